@@ -1,0 +1,1 @@
+"""Segments -> the ordered bytes of each TCP connection, with every hole named. Pure: no I/O, no clock."""
