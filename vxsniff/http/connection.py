@@ -1,0 +1,394 @@
+"""One TCP connection as HTTP/1: two streams of messages, paired to exchanges. And what all connections share.
+
+The roles come from the bytes: who speaks `HTTP/1.` is the server, who asks is the client, whatever the ports; for a
+connection whose SYN was seen the two agree. A connection whose first bytes are TLS, HTTP/2 or anything else is given
+up at once (`flow.ignored`) and counted; HTTP/2 has its place here for the day it is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from vxsniff.flow.seq import add
+from vxsniff.flow.table import Flow
+from vxsniff.http import head as heads
+from vxsniff.http import pairing, sniff, stream
+from vxsniff.http.budget import Budget
+from vxsniff.http.message import Message
+from vxsniff.http.pairing import Exchange, Pairing
+from vxsniff.http.stream import MessageStream
+
+RESPONSE_WAIT_NS: Final = 2_000_000_000
+"""How long a response waits for a request that was not seen yet (two mirrors, two paths)."""
+UNANSWERED_NS: Final = 120_000_000_000
+"""How long a request waits for its response: GoReplay's figure."""
+MAX_PENDING: Final = 1024
+
+
+class HttpCounters:
+    """Plain integers. At any time, but for what is open (`HttpConnections.open_requests`, `.open_responses`):
+
+    requests == exchanges + unanswered + responses_lost;  responses == exchanges + orphans + ambiguous
+    """
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.responses = 0
+        self.informational = 0
+        self.exchanges = 0
+        self.unanswered = 0
+        self.responses_lost = 0
+        self.orphans = 0
+        self.ambiguous = 0
+        self.late = 0
+        self.invalid_heads = 0
+        self.searches = 0
+        self.skipped_bytes = 0
+        self.tls_flows = 0
+        self.http2_flows = 0
+        self.other_flows = 0
+        self.upgraded_flows = 0
+
+
+class HttpConnections:
+    """Makes connections, gives their exchanges on, and keeps the deadlines of those that wait."""
+
+    def __init__(
+        self,
+        on_exchange: Callable[[Exchange, Flow], None],
+        budget: Budget,
+        body_limit_bytes: int = 1_048_576,
+    ) -> None:
+        self.on_exchange = on_exchange
+        self.budget = budget
+        self.body_limit_bytes = body_limit_bytes
+        self.counters = HttpCounters()
+        self.open_requests = 0
+        self.open_responses = 0
+        # Since when a connection has waited, in order of time: for an answer, and with an answer for its request.
+        self.unanswered: dict[HttpConnection, int] = {}
+        self.blocked: dict[HttpConnection, int] = {}
+
+    def connection(self, flow: Flow) -> HttpConnection:
+        """The consumer of a new flow."""
+        return HttpConnection(flow, self)
+
+    def advance(self, now_ns: int) -> None:
+        """Looks at deadlines; call it every tick."""
+        while self.blocked:
+            connection = next(iter(self.blocked))
+            if now_ns - self.blocked[connection] < RESPONSE_WAIT_NS:
+                break
+            del self.blocked[connection]
+            connection.wait_is_over()
+        while self.unanswered:
+            connection = next(iter(self.unanswered))
+            if now_ns - self.unanswered[connection] < UNANSWERED_NS:
+                break
+            del self.unanswered[connection]
+            connection.let_go(now_ns - UNANSWERED_NS)
+
+
+class HttpConnection:
+    """Consumer of one flow, and owner of its two streams."""
+
+    __slots__ = (
+        "_answer_start",
+        "_answering",
+        "_flow",
+        "_has_waited",
+        "_pairing",
+        "_requests",
+        "_responses",
+        "_shared",
+        "_streams",
+        "_undecided",
+        "_unfinished",
+    )
+
+    def __init__(self, flow: Flow, shared: HttpConnections) -> None:
+        self._flow = flow
+        self._shared = shared
+        self._pairing = Pairing()
+        self._streams: list[MessageStream | None] = [None, None]
+        self._undecided: list[bytes] = [b"", b""]
+        self._requests = MessageStream(True, self, shared.budget, shared.body_limit_bytes)
+        self._responses = MessageStream(False, self, shared.budget, shared.body_limit_bytes)
+        self._unfinished: list[Exchange] = []  # paired, not yet both whole
+        self._answering: Exchange | None = None  # whose response is being read
+        self._answer_start = -1  # where the 1xx responses before the final one began
+        self._has_waited = False
+
+    # ---- Consumer
+
+    def data(self, side: int, seq: int, ack: int, ts_ns: int, payload: bytes) -> None:
+        messages = self._streams[side]
+        if messages is None:
+            messages = self._decide(side, payload)
+            if messages is None:
+                return
+            undecided = self._undecided[side]
+            if undecided:
+                # What was too little to tell by is given with the rest; it lies before.
+                self._undecided[side] = b""
+                payload = undecided + payload
+                seq = add(seq, -len(undecided))
+        messages.data(seq, ack, ts_ns, payload)
+
+    def gap(self, side: int, missing_bytes: int, cut: bool, ts_ns: int) -> None:
+        if self._streams[side] is None:
+            # Lost before it said what it speaks: the role comes from the other side, or from the SYN.
+            self._undecided[side] = b""
+            other = self._streams[1 - side]
+            if other is self._requests or (other is None and self._flow.client == 1 - side):
+                self._streams[side] = self._responses
+            elif other is self._responses or self._flow.client == side:
+                self._streams[side] = self._requests
+        messages = self._streams[side]
+        if messages is not None:
+            messages.gap(missing_bytes, cut, ts_ns)
+
+    def end(self, side: int, ts_ns: int) -> None:
+        messages = self._streams[side]
+        if messages is not None:
+            messages.end(ts_ns)
+
+    def closed(self, ts_ns: int) -> None:
+        self.wait_is_over()
+        if self._requests.blocked:
+            self._requests.resume(True)
+        self._requests.end(ts_ns)
+        self._responses.end(ts_ns)
+        self._leave()
+
+    # ---- roles
+
+    def _decide(self, side: int, payload: bytes) -> MessageStream | None:
+        """Which stream this side is, once its bytes tell; None when they don't yet, or are not HTTP/1."""
+        data = self._undecided[side] + payload
+        kind = sniff.classify(data.lstrip(b"\r\n"))
+        if kind == sniff.NEED_MORE and len(data) <= sniff.MAX_FIRST_LINE_BYTES:
+            self._undecided[side] = data
+            return None
+        messages = None
+        if kind == sniff.REQUEST:
+            messages = self._requests
+        elif kind == sniff.RESPONSE:
+            messages = self._responses
+        if messages is None or self._streams[1 - side] is messages:
+            counters = self._shared.counters
+            if kind == sniff.TLS:
+                counters.tls_flows += 1
+            elif kind == sniff.HTTP2:
+                counters.http2_flows += 1
+            else:
+                counters.other_flows += 1
+            self._ignore()
+            return None
+        self._streams[side] = messages
+        return messages
+
+    def _ignore(self) -> None:
+        """The rest of this connection is not HTTP/1."""
+        self._flow.ignored = True
+        self._leave()
+        self._requests.leave_http()
+        self._responses.leave_http()
+
+    def _leave(self) -> None:
+        """Ends everything that is open."""
+        for exchange in list(self._unfinished):
+            self._emit(exchange)
+        self._give_up(len(self._pairing.pending))
+        self._shared.blocked.pop(self, None)
+        for messages in (self._requests, self._responses):
+            messages.drop()
+            self._shared.counters.skipped_bytes += messages.skipped_bytes
+            messages.skipped_bytes = 0
+
+    # ---- Owner
+
+    def head(self, is_request: bool, message: Message, head: heads.Head, forced: bool) -> int:
+        return self._request_head(message, head) if is_request else self._response_head(message, forced)
+
+    def complete(self, is_request: bool, message: Message) -> None:
+        if is_request:
+            self._request_complete(message)
+        else:
+            self._response_complete(message)
+
+    def boundary_lost(self, is_request: bool, message: Message | None) -> None:
+        self._shared.counters.searches += 1
+        if message is not None:
+            message.complete = True  # as complete as it will ever be
+        if is_request:
+            self._pairing.requests_lost()
+            for exchange in self._unfinished:
+                if exchange.request is message:
+                    self._finish(exchange)
+                    break
+            return
+        self._pairing.responses_lost()
+        exchange_read, self._answering = self._answering, None
+        if exchange_read is not None and exchange_read.response is message:
+            self._finish(exchange_read)
+        elif message is not None:
+            message.release()
+
+    def invalid(self, first: bool) -> None:
+        self._shared.counters.invalid_heads += 1
+        if first and not self._pairing.has_begun and not self._flow.midstream:
+            self._shared.counters.other_flows += 1
+            self._ignore()
+
+    # ---- requests
+
+    def _request_head(self, message: Message, head: heads.Head) -> int:
+        shared = self._shared
+        shared.counters.requests += 1
+        shared.open_requests += 1
+        if len(self._pairing.pending) >= MAX_PENDING:
+            self._give_up(1)
+            self._pairing.responses_lost()
+        exchange = self._pairing.request(message)
+        exchange.upgrade = head.upgrade or message.method == b"CONNECT"
+        exchange.expects_continue = head.expects_continue
+        shared.unanswered.setdefault(self, message.start_ns)
+        return stream.READ_BODY if message.method != b"CONNECT" else stream.NO_BODY
+
+    def _request_complete(self, message: Message) -> None:
+        pending = self._pairing.pending
+        if pending and pending[-1].request is message and pending[-1].upgrade:
+            self._requests.blocked = True
+            self._requests.start_may_follow = True
+        for exchange in self._unfinished:
+            if exchange.request is message:
+                self._finish(exchange)
+                break
+        if self._responses.blocked:
+            self._shared.blocked.pop(self, None)
+            self._responses.resume(False)
+
+    # ---- responses
+
+    def _response_head(self, message: Message, forced: bool) -> int:
+        counters = self._shared.counters
+        status = message.status
+        start_seq = message.start_seq if self._answer_start < 0 else self._answer_start
+        if 100 <= status < 200 and status != 101:
+            self._answer_start = start_seq
+            return stream.NO_BODY
+        result, exchange = self._pairing.match(start_seq, message.ack)
+        if result == pairing.WAIT and not forced:
+            self._has_waited = True
+            self._shared.blocked.setdefault(self, message.end_ns)
+            return stream.BLOCK
+        self._answer_start = -1
+        has_waited, self._has_waited = self._has_waited, False
+        self._count_given_up()
+        counters.responses += 1
+        if exchange is None:
+            if result == pairing.AMBIGUOUS:
+                counters.ambiguous += 1
+            else:
+                counters.orphans += 1
+            self._answering = None
+            return stream.FORCED if status != 101 else stream.LEAVE_HTTP
+        self._shared.open_responses += 1
+        exchange.response = message
+        exchange.late = has_waited
+        self._unfinished.append(exchange)
+        self._answering = exchange
+        if _leaves_http(exchange.request, message):
+            return stream.LEAVE_HTTP
+        if exchange.expects_continue and not exchange.request.complete:
+            self._requests.start_may_follow = True
+        return stream.NO_BODY if exchange.request.method == b"HEAD" else stream.READ_BODY
+
+    def _response_complete(self, message: Message) -> None:
+        if 100 <= message.status < 200 and message.status != 101:
+            self._shared.counters.informational += 1
+            return
+        exchange, self._answering = self._answering, None
+        if exchange is None:
+            message.release()
+            if message.status == 101:
+                self._upgraded()
+            return
+        self._pairing.response_ended(message.end_seq)
+        self._finish(exchange)
+        if _leaves_http(exchange.request, message):
+            self._upgraded()
+        elif self._requests.blocked and not self._pairing.pending:
+            self._requests.resume(False)
+
+    def _upgraded(self) -> None:
+        self._shared.counters.upgraded_flows += 1
+        self._ignore()
+
+    def wait_is_over(self) -> None:
+        """The request that a response waits for will not come."""
+        self._shared.blocked.pop(self, None)
+        if self._responses.blocked:
+            self._responses.resume(True)
+
+    # ---- exchanges
+
+    def _finish(self, exchange: Exchange) -> None:
+        response = exchange.response
+        if response is not None and response.complete and exchange.request.complete:
+            self._emit(exchange)
+
+    def _emit(self, exchange: Exchange) -> None:
+        """Both messages are here, or all of them that ever will be."""
+        self._unfinished.remove(exchange)
+        shared = self._shared
+        shared.open_requests -= 1
+        shared.open_responses -= 1
+        shared.counters.exchanges += 1
+        shared.counters.late += exchange.late
+        response = exchange.response
+        assert response is not None
+        for message in (exchange.request, response):
+            if not message.complete:
+                message.lose_body(1, True)
+        shared.on_exchange(exchange, self._flow)
+        exchange.request.release()
+        response.release()
+
+    def _count_given_up(self) -> None:
+        """After a match: what became of the requests that wait."""
+        given_up, self._pairing.given_up = self._pairing.given_up, 0
+        self._shared.counters.responses_lost += given_up
+        self._shared.open_requests -= given_up
+        if not self._pairing.pending:
+            self._shared.unanswered.pop(self, None)
+
+    def _give_up(self, count: int) -> None:
+        """The oldest `count` requests that wait are let go."""
+        for _ in range(count):
+            self._pairing.pending.popleft().request.release()
+            self._shared.counters.unanswered += 1
+            self._shared.open_requests -= 1
+        if not self._pairing.pending:
+            self._shared.unanswered.pop(self, None)
+
+    def let_go(self, before_ns: int) -> None:
+        """Requests that began before that time have waited long enough."""
+        pending = self._pairing.pending
+        count = 0
+        while count < len(pending) and pending[count].request.start_ns <= before_ns:
+            count += 1
+        self._give_up(count)
+        if count:
+            self._pairing.responses_lost()
+        if pending:
+            self._shared.unanswered[self] = pending[0].request.start_ns
+        elif self._requests.blocked:
+            self._requests.resume(True)
+
+
+def _leaves_http(request: Message, response: Message) -> bool:
+    """Whether this answer turns the connection into something else (RFC 9110 sections 7.8 and 9.3.6)."""
+    return response.status == 101 or (request.method == b"CONNECT" and 200 <= response.status < 300)

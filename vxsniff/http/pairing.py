@@ -1,0 +1,137 @@
+"""Which response answers which request, on one connection.
+
+By order (RFC 9112 section 9.3). Two things are true of every real pair and are checked always:
+- the response begins at or behind what the client had acknowledged when it began the request (`request.ack`): what
+  was received before the question can't be its answer;
+- the server had received the request's first byte when it began the response (`response.ack`).
+
+After bytes were lost that may have held whole messages, order alone proves nothing. Then a response is paired only
+with the request whose `ack` is exactly the response's first byte: a client that waits for each answer has received
+everything before the next question. Where that is not unique, because the client sends ahead (pipelining), the
+response is given up: a response given to the wrong request is worse than a missing one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from vxsniff.flow.seq import diff
+from vxsniff.http.message import Message
+
+
+class Exchange:
+    """A request, and its response once there is one. `late`: the response was seen before its request."""
+
+    __slots__ = ("after_gaps", "expects_continue", "first", "late", "request", "response", "upgrade")
+
+    def __init__(self, request: Message, after_gaps: int, first: bool) -> None:
+        self.request = request
+        self.response: Message | None = None
+        self.after_gaps = after_gaps  # how many losses of whole messages there were before this request
+        self.first = first  # the first call seen on its connection
+        self.late = False
+        self.expects_continue = False
+        self.upgrade = False
+
+
+PAIRED: Final = 0
+WAIT: Final = 1
+ORPHAN: Final = 2
+AMBIGUOUS: Final = 3
+
+
+class Pairing:
+    """One connection's requests that wait for an answer."""
+
+    __slots__ = (
+        "_certain_gaps",
+        "_gaps",
+        "_last_end",
+        "_pipelined",
+        "_previous_ack",
+        "_uncertain",
+        "given_up",
+        "pending",
+    )
+
+    def __init__(self) -> None:
+        self.pending: deque[Exchange] = deque()
+        self.given_up = 0  # requests passed over because their response was lost
+        self._gaps = 0
+        self._certain_gaps = 0  # requests up to this many losses are known to be the next in order
+        self._uncertain = False  # responses may have been lost
+        self._pipelined = False
+        self._previous_ack = -1
+        self._last_end = -1  # where the response to the last paired request ended
+
+    def request(self, message: Message) -> Exchange:
+        """A request's head was read."""
+        exchange = Exchange(message, self._gaps, self._previous_ack < 0)
+        if self._previous_ack == message.ack:
+            self._pipelined = True  # nothing was received between the two
+        self._previous_ack = message.ack
+        self.pending.append(exchange)
+        return exchange
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any request was seen on this connection."""
+        return self._previous_ack >= 0
+
+    def requests_lost(self) -> None:
+        """Bytes were lost that may have held whole requests."""
+        self._gaps += 1
+
+    def responses_lost(self) -> None:
+        """Bytes were lost that may have held whole responses, or a request was let go unanswered."""
+        self._uncertain = True
+
+    def response_ended(self, end_seq: int) -> None:
+        """A paired response is whole."""
+        self._last_end = end_seq
+        if self.pending and diff(self.pending[0].request.ack, end_seq) < 0:
+            self._pipelined = True
+
+    def match(self, start_seq: int, ack: int) -> tuple[int, Exchange | None]:
+        """The request that a response beginning at `start_seq` answers; it then no longer waits.
+
+        WAIT means that no request is here yet that could be it.
+        """
+        pending = self.pending
+        if not pending:
+            return WAIT, None
+        front = pending[0]
+        if diff(start_seq, front.request.ack) < 0:
+            return ORPHAN, None
+        if self._uncertain or front.after_gaps > self._certain_gaps:
+            return self._match_exactly(start_seq)
+        if diff(ack, front.request.start_seq) <= 0:
+            return ORPHAN, None
+        pending.popleft()
+        return PAIRED, front
+
+    def _match_exactly(self, start_seq: int) -> tuple[int, Exchange | None]:
+        index = 0
+        increasing = True
+        for exchange in self.pending:
+            if exchange.request.ack == start_seq:
+                break
+            index += 1
+        else:
+            return AMBIGUOUS, None
+        for i in range(index):
+            if self.pending[i].request.ack == self.pending[i + 1].request.ack:
+                increasing = False
+        found = self.pending[index]
+        if index > 0 and (self._pipelined or not increasing):
+            return AMBIGUOUS, None
+        if found.after_gaps > self._certain_gaps and start_seq == self._last_end:
+            return AMBIGUOUS, None  # the answer to a request that was lost comes first
+        for _ in range(index):
+            self.pending.popleft()
+            self.given_up += 1
+        self.pending.popleft()
+        self._uncertain = False
+        self._certain_gaps = found.after_gaps
+        return PAIRED, found
