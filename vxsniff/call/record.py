@@ -1,0 +1,234 @@
+"""An exchange -> the details of an API call, before the rules: names and values in the order that they are shipped in.
+
+request_method, request_url, response_code, request_header:*, request_param:*, response_header:*, request_body,
+response_body, session_field:*, custom_field:capture, now, interval; `host` is added behind the rules. Values that are
+empty are left out. Bounds: MAX_PARAMS parameters a call; the rest of a query is left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from vxsniff.call.policy import Detail
+from vxsniff.flow.seq import diff
+from vxsniff.flow.table import Flow
+from vxsniff.http import body as bodies
+from vxsniff.http.message import Message
+from vxsniff.http.pairing import Exchange
+from vxsniff.wire.segment import reverse_key, source_of
+
+MAX_PARAMS: Final = 1000
+MAX_NAMES: Final = 4096
+_FORM: Final = b"application/x-www-form-urlencoded"
+
+
+class Record:
+    """One call's details. `partial` names those whose value is only a part."""
+
+    __slots__ = ("details", "duration_ms", "now_ms", "partial", "request_bytes", "response_bytes", "vni")
+
+    def __init__(self, vni: int, now_ms: int, duration_ms: int) -> None:
+        self.vni = vni
+        self.now_ms = now_ms
+        self.duration_ms = duration_ms
+        self.details: list[Detail] = []
+        self.partial: set[str] = set()
+        self.request_bytes = 0
+        self.response_bytes = 0
+
+
+class RecordCounters:
+    """What became of bodies and parameters; plain integers."""
+
+    def __init__(self) -> None:
+        self.bodies = [0] * len(bodies.OUTCOMES)  # by outcome
+        self.bodies_damaged = 0  # lost or cut off on the way: left out
+        self.bodies_limited = 0  # longer than the limit: the rest left out
+        self.params_left_out = 0
+        self.midstream = 0
+
+
+class RecordBuilder:
+    """Makes records. `copies_session_field` tells which cookies to copy, None for none of them."""
+
+    def __init__(
+        self,
+        copies_session_field: Callable[[str], bool] | None,
+        realip_header: str = "",
+        body_limit_bytes: int = 1_048_576,
+    ) -> None:
+        self.copies_session_field = copies_session_field
+        self._realip_name = "request_header:" + realip_header.lower() if realip_header else ""
+        self._body_limit_bytes = body_limit_bytes
+        self._request_names: dict[bytes, str] = {}
+        self._response_names: dict[bytes, str] = {}
+        self.counters = RecordCounters()
+
+    def build(self, exchange: Exchange, flow: Flow) -> Record:
+        request, response = exchange.request, exchange.response
+        assert response is not None
+        now_ms = request.start_ns // 1_000_000
+        end_ns = max(request.end_ns, response.end_ns)
+        record = Record(flow.vni, now_ms, max(1, (end_ns - request.start_ns) // 1_000_000))
+        add = record.details.append
+        client_key = self._client_key(request, flow)
+        url, query = _url_of(request, client_key)
+        add(("request_method", _text(request.method)))
+        add(("request_url", url))
+        add(("response_code", str(response.status)))
+        names = self._request_names
+        for name, value in request.headers:
+            if value:
+                add((names.get(name) or _header_name("request_header:", name, names), _text(value)))
+        if self._realip_name:
+            add((self._realip_name, source_of(client_key)[0]))
+        request_text = self._body(request, "request_body", record)
+        params = _pairs(query) if query else []
+        if request_text and _media_type(request) == _FORM:
+            params += _pairs(request_text.encode())
+        if len(params) > MAX_PARAMS:
+            self.counters.params_left_out += len(params) - MAX_PARAMS
+            del params[MAX_PARAMS:]
+        for param_name, param_value in params:
+            if param_value:
+                add(("request_param:" + param_name.lower(), param_value))
+        names = self._response_names
+        for name, value in response.headers:
+            if value:
+                add((names.get(name) or _header_name("response_header:", name, names), _text(value)))
+        if request_text:
+            add(("request_body", request_text))
+        response_text = self._body(response, "response_body", record)
+        if response_text:
+            add(("response_body", response_text))
+        if self.copies_session_field is not None:
+            self._session_fields(request, record)
+        marks = self._marks(exchange, flow)
+        if marks:
+            add(("custom_field:capture", marks))
+        add(("now", str(now_ms)))
+        add(("interval", str(record.duration_ms)))
+        record.request_bytes = request.wire_body_bytes
+        record.response_bytes = response.wire_body_bytes
+        return record
+
+    @staticmethod
+    def _client_key(request: Message, flow: Flow) -> bytes:
+        """The key of the client's direction: the request's first byte lies in its half of the flow."""
+        if flow.client >= 0:
+            side = flow.client
+        else:
+            first, second = flow.halves
+            near = abs(diff(request.start_seq, first.next_seq)) <= abs(diff(request.start_seq, second.next_seq))
+            side = 0 if near else 1
+        return flow.key if side == 0 else reverse_key(flow.key)
+
+    def _body(self, message: Message, name: str, record: Record) -> str:
+        """The body's text; empty when there is none, when it is not text, or when part of it never came."""
+        counters = self.counters
+        if message.is_damaged:
+            counters.bodies_damaged += 1
+            return ""
+        if not message.body:
+            return ""
+        decoded = bodies.decode_body(
+            message.body,
+            message.header(b"content-encoding"),
+            message.header(b"content-type"),
+            self._body_limit_bytes,
+            not message.left_out_bytes,
+        )
+        counters.bodies[decoded.outcome] += 1
+        message.left_out_bytes += decoded.left_out_bytes
+        if message.left_out_bytes:
+            counters.bodies_limited += 1
+            record.partial.add(name)
+        return decoded.text
+
+    def _session_fields(self, request: Message, record: Record) -> None:
+        """Cookies of the request (RFC 6265 section 4.2.1) that a rule asks for."""
+        copies = self.copies_session_field
+        assert copies is not None
+        for name, value in request.headers:
+            if len(name) == 6 and name.lower() == b"cookie":
+                for pair in _text(value).split(";"):
+                    cookie, _, content = pair.strip().partition("=")
+                    cookie = cookie.lower()
+                    if cookie and content and copies(cookie):
+                        record.details.append(("session_field:" + cookie, content))
+
+    def _marks(self, exchange: Exchange, flow: Flow) -> str:
+        """How the capture of this call was imperfect; empty for a perfect one."""
+        request, response = exchange.request, exchange.response
+        assert response is not None
+        marks = []
+        if flow.midstream and exchange.first:
+            self.counters.midstream += 1
+            marks.append("midstream")
+        for word, size in (
+            ("gap", request.gap_bytes + response.gap_bytes),
+            ("cut", request.cut_bytes + response.cut_bytes),
+            ("limit", request.left_out_bytes + response.left_out_bytes),
+        ):
+            if size:
+                marks.append(f"{word}:{size}")
+        if exchange.late:
+            marks.append("late")
+        return ",".join(marks)
+
+
+def _header_name(prefix: str, name: bytes, names: dict[bytes, str]) -> str:
+    """The detail's name of a header; names come from the wire, so only so many are remembered."""
+    detail_name = prefix + name.decode("latin-1").lower()
+    if len(names) < MAX_NAMES:
+        names[name] = detail_name
+    return detail_name
+
+
+def _text(value: bytes) -> str:
+    """Header bytes as text: UTF-8 where they are, else ISO-8859-1 (RFC 9110 section 5.5)."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _media_type(message: Message) -> bytes:
+    return message.header(b"content-type").partition(b";")[0].strip().lower()
+
+
+def _url_of(request: Message, client_key: bytes) -> tuple[str, bytes]:
+    """The URL without its query, and the query (RFC 9112 section 3.2).
+
+    The scheme is that of the wire: what was mirrored was plain http. Without a Host header (HTTP/1.0) the server's
+    address stands for it.
+    """
+    target, _, query = request.target.partition(b"?")
+    if request.method == b"CONNECT":
+        return "http://" + _text(target), b""
+    if b"://" in target[:16] and not target.startswith(b"/"):
+        return _text(target), query  # absolute form, as a proxy is asked
+    host = _text(request.header(b"host"))
+    if not host:
+        address, port = source_of(reverse_key(client_key))
+        host = f"[{address}]" if ":" in address else address
+        if port != 80:
+            host += f":{port}"
+    return "http://" + host + ("" if target == b"*" else _text(target)), query
+
+
+def _pairs(query: bytes) -> list[Detail]:
+    """Names and values of a query or form (WHATWG URL, application/x-www-form-urlencoded), at most MAX_PARAMS + 1."""
+    pairs = []
+    for field in query.split(b"&", MAX_PARAMS + 1)[: MAX_PARAMS + 1]:
+        if field:
+            name, _, value = field.partition(b"=")
+            pairs.append((_unquote(name), _unquote(value)))
+    return pairs
+
+
+def _unquote(value: bytes) -> str:
+    value = value.replace(b"+", b" ")
+    return _text(unquote_to_bytes(value) if b"%" in value else value)
