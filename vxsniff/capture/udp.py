@@ -1,0 +1,164 @@
+"""UDP sockets for mirrored packets -> datagrams with a timestamp. Linux; other systems get what they offer.
+
+A datagram is read whole (65 535 bytes): a jumbo frame must not be cut. The plain `recv` costs half of `recvfrom` and
+`recvmsg`; so the sender's address and the kernel's timestamps are not asked for, and a datagram's time is when it was
+read. That clock is the wall clock's at start, carried on by one that never steps: capture times never run backwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Final
+
+MAX_DATAGRAM_BYTES: Final = 65_535
+RECEIVE_BUFFER_BYTES: Final = 64 * 1024 * 1024
+BATCH_DATAGRAMS: Final = 512
+"""At most so many datagrams are taken before control is given back."""
+
+# Linux constants that Python's socket module lacks (asm-generic/socket.h, linux/udp.h).
+_SO_RCVBUFFORCE: Final = 33
+_SO_MEMINFO: Final = 55
+_MEMINFO_DROPS: Final = 8
+_UDP_NO_CHECK6_RX: Final = 102
+
+Handler = Callable[[bytes, int], None]
+"""Takes a datagram's payload and its time in nanoseconds since the epoch."""
+
+
+class CaptureError(Exception):
+    """Capturing can't begin; the message says what is in the way and what to do."""
+
+
+class Clock:
+    """Nanoseconds since the epoch that never step back."""
+
+    def __init__(self) -> None:
+        self._source = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        self._offset_ns = time.time_ns() - time.clock_gettime_ns(self._source)
+
+    def now_ns(self) -> int:
+        return time.clock_gettime_ns(self._source) + self._offset_ns
+
+
+class UdpSource:
+    """The sockets that a mirror sends to. `close` when done."""
+
+    def __init__(self, address: str, ports: list[tuple[int, Handler]]) -> None:
+        """Binds a socket for each port; raises CaptureError.
+
+        Address `::` takes IPv4 and IPv6; where the system has no IPv6, IPv4 alone.
+        """
+        self.clock = Clock()
+        self._poll = select.poll()
+        self._sockets: dict[int, tuple[socket.socket, Handler]] = {}
+        self.addresses: list[tuple[str, int]] = []
+        self.receive_buffer_bytes = 0
+        """What the kernel granted for each socket."""
+        self._drops_before: dict[int, int] = {}
+        for port, handler in ports:
+            try:
+                bound = _bind(address, port)
+            except OSError as error:
+                self.close()
+                raise CaptureError(_bind_advice(error, address, port)) from None
+            self.receive_buffer_bytes = _grow_receive_buffer(bound)
+            self._sockets[bound.fileno()] = (bound, handler)
+            self._poll.register(bound, select.POLLIN)
+            self.addresses.append((bound.getsockname()[0], bound.getsockname()[1]))
+        self._drops_before = {fd: _drops(bound) for fd, (bound, _) in self._sockets.items()}
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Waits until something may be read; False when the time is over first."""
+        return bool(self._poll.poll(timeout_ms))
+
+    def receive(self) -> int:
+        """Gives what has arrived to the handlers, at most BATCH_DATAGRAMS a socket; returns how many those were."""
+        count = 0
+        now_ns = self.clock.now_ns
+        for bound, handler in self._sockets.values():
+            recv = bound.recv
+            try:
+                for _ in range(BATCH_DATAGRAMS):
+                    data = recv(MAX_DATAGRAM_BYTES)
+                    count += 1
+                    handler(data, now_ns())
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                pass  # an ICMP error that someone sent us; a receiver has nobody to be refused by
+        return count
+
+    @property
+    def kernel_dropped(self) -> int:
+        """Datagrams that the kernel dropped because a receive buffer was full, since the start.
+
+        From the sockets' own counter (SO_MEMINFO), which counts nothing else as long as no filter is attached.
+        """
+        return sum((_drops(bound) - self._drops_before.get(fd, 0)) % 2**32 for fd, (bound, _) in self._sockets.items())
+
+    def close(self) -> None:
+        for bound, _ in self._sockets.values():
+            bound.close()
+
+
+def _bind(address: str, port: int) -> socket.socket:
+    if address == "::" and not socket.has_dualstack_ipv6():
+        address = "0.0.0.0"
+    info = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
+    family, kind, protocol, _, where = info[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+            # Mirrors send without a UDP checksum, which IPv6 would drop.
+            with contextlib.suppress(OSError):
+                bound.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
+        bound.setblocking(False)
+        bound.bind(where)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _bind_advice(error: OSError, address: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"UDP port {port} is in use: another receiver, or a kernel vxlan device with that port. "
+            f"`ss -ulpn sport = :{port}` and `ip -d link show type vxlan` tell which; end it, or use --port"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"no permission to bind UDP port {port}: use a port from 1024 on, or give CAP_NET_BIND_SERVICE"
+    if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
+        return f"{address} is no address of this machine: `ip address` lists them; :: takes all"
+    if isinstance(error, socket.gaierror):
+        return f"{address!r} is no IP address: use one of this machine's, or :: for all"
+    return f"UDP port {port} on {address} can't be bound: {error.strerror or error}"
+
+
+def _grow_receive_buffer(bound: socket.socket) -> int:
+    """Asks for RECEIVE_BUFFER_BYTES; returns what was granted (the kernel doubles, then caps, and says nothing)."""
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
+    except OSError:
+        with contextlib.suppress(OSError):
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    return bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+
+
+def _drops(bound: socket.socket) -> int:
+    """The socket's sk_drops; 0 where the system doesn't tell."""
+    try:
+        words = bound.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_MEMINFO_DROPS + 1))
+    except OSError:
+        return 0
+    if len(words) < 4 * (_MEMINFO_DROPS + 1):
+        return 0
+    drops: int = struct.unpack_from("=I", words, 4 * _MEMINFO_DROPS)[0]
+    return drops
