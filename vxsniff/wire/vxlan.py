@@ -48,6 +48,10 @@ class VniFilter:
     def passes(self, vni: int) -> bool:
         return vni not in self.unwanted and (not self.wanted or vni in self.wanted)
 
+    def joined(self, other: VniFilter) -> VniFilter:
+        """Both lists as one."""
+        return VniFilter(self.wanted | other.wanted, self.unwanted | other.unwanted)
+
     def describe(self) -> str:
         """The filter in words, for the log."""
         kept = ", ".join(str(v) for v in sorted(self.wanted)) if self.wanted else "all"

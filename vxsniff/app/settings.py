@@ -1,0 +1,465 @@
+"""Flags, environment and `.env` -> Settings; whatever does not parse stops the start with one clear line.
+
+A flag beats the environment, the environment beats the file. An empty value counts as not set: templates of charts
+and compose files leave such behind. SETTINGS is the one table of all settings: the command line, the README's table
+and `.env.example` are checked against it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from vxsniff.call.rules import RuleError, RuleSet, parse_rules
+from vxsniff.wire.vxlan import VniFilter, parse_vni_list
+
+_T = TypeVar("_T")
+
+ENGINE_VXLAN: Final = "vxlan"
+ENGINE_FILE: Final = "file"
+_ENGINES: Final = {"vxlan": ENGINE_VXLAN, "mirror": ENGINE_VXLAN, "file": ENGINE_FILE, "pcap_file": ENGINE_FILE}
+_LATER_ENGINES: Final = ("libpcap", "pcap", "k8s")
+
+URL_STDOUT: Final = "-"
+URL_TTY: Final = "tty"
+
+OFF: Final = "off"
+
+
+class SettingsError(Exception):
+    """A setting is wrong: which one, its value, what is allowed."""
+
+
+class Setting(NamedTuple):
+    """One row of the table. `default` is the text that stands for no value."""
+
+    variable: str
+    flag: str
+    metavar: str
+    default: str
+    panel: str
+    help: str
+    aliases: tuple[str, ...] = ()
+
+
+CAPTURE: Final = "Capture"
+DELIVERY: Final = "Delivery"
+PRIVACY: Final = "Content"
+OPERATION: Final = "Operation"
+
+SETTINGS: Final = (
+    Setting("SNIFFER_ENGINE", "--engine", "NAME", "vxlan", CAPTURE, "vxlan (also: mirror) or file (also: pcap_file)"),
+    Setting(
+        "SNIFFER_READ", "--read", "FILE...", "", CAPTURE, "read capture files, merged by time; - is standard input"
+    ),
+    Setting("SNIFFER_MIRROR_VNIS", "--vnis", "LIST", "", CAPTURE, "VNIs to capture, negative to exclude; all if empty"),
+    Setting(
+        "SNIFFER_MIRROR_VNIS_FILE",
+        "--vnis-file",
+        "FILE",
+        "",
+        CAPTURE,
+        "the same list in a file, added to --vnis; watched, applied without a restart",
+    ),
+    Setting("SNIFFER_MIRROR_VXLANPORT", "--port", "PORT", "4789", CAPTURE, "UDP port for VXLAN"),
+    Setting("SNIFFER_MIRROR_GENEVEPORT", "--geneve-port", "PORT", OFF, CAPTURE, "UDP port for GENEVE, 6081 by custom"),
+    Setting(
+        "SNIFFER_MIRROR_ADDRESS", "--address", "IP", "::", CAPTURE, "local address; :: is every one, IPv4 and IPv6"
+    ),
+    Setting(
+        "SNIFFER_MIRROR_DEDUP",
+        "--dedup/--no-dedup",
+        "",
+        "on",
+        CAPTURE,
+        "a connection that is mirrored at both ends gives each call once",
+    ),
+    Setting(
+        "APP_PORTS",
+        "--app-ports",
+        "LIST",
+        "",
+        CAPTURE,
+        "TCP ports of the applications, such as 80,8000-8010; all if empty",
+        ("APP_PORT",),
+    ),
+    Setting(
+        "USAGE_LOGGERS_URL",
+        "--url",
+        "URL",
+        "http://localhost:7701/message",
+        DELIVERY,
+        "where calls go: an http(s) URL, a file, - for NDJSON on standard output, tty for readable lines",
+    ),
+    Setting(
+        "USAGE_LOGGERS_DISABLE", "--disable/--no-disable", "", "off", DELIVERY, "capture and count, deliver nothing"
+    ),
+    Setting("SNIFFER_BATCH_SIZE", "--batch-size", "SIZE", "256KiB", DELIVERY, "a batch closes at this size"),
+    Setting("SNIFFER_BATCH_WAIT", "--batch-wait", "TIME", "1s", DELIVERY, "or when its first call is this old"),
+    Setting(
+        "SNIFFER_QUEUE_LIMIT",
+        "--queue-limit",
+        "SIZE",
+        "64MiB",
+        DELIVERY,
+        "memory for calls that wait for delivery; beyond it the oldest are dropped and counted",
+    ),
+    Setting(
+        "USAGE_LOGGERS_RULES",
+        "--rules",
+        "RULES",
+        "include default",
+        PRIVACY,
+        r"privacy rules, \n between them, or file://PATH",
+    ),
+    Setting("SNIFFER_REALIP_HEADER", "--realip-header", "NAME", "", PRIVACY, "add the client's address as this header"),
+    Setting("SNIFFER_BODY_LIMIT", "--body-limit", "SIZE", "1MiB", PRIVACY, "of a decoded body; the rest is left out"),
+    Setting(
+        "SNIFFER_MEMORY_LIMIT", "--memory-limit", "SIZE", "512MiB", OPERATION, "for all connections being reassembled"
+    ),
+    Setting(
+        "SNIFFER_METRICS_ADDRESS",
+        "--metrics",
+        "HOST:PORT",
+        "127.0.0.1:9478",
+        OPERATION,
+        "serves /metrics and /healthz; off for none; with --read only when given",
+    ),
+    Setting(
+        "SNIFFER_DEBUG_ENABLED",
+        "--debug/--no-debug",
+        "",
+        "off",
+        OPERATION,
+        "log more, and tracebacks of our own errors",
+    ),
+)
+BY_VARIABLE: Final = {setting.variable: setting for setting in SETTINGS}
+
+# Variables of network-sniffer 1.4 and of the design that mean something to parts which this version has not yet.
+LATER_VARIABLES: Final = (
+    "K8S_INPUT",
+    "NET_DEVICE",
+    "SNIFFER_DEBUG_EXPORT",
+    "SNIFFER_DEBUG_VERBOSITY",
+    "SNIFFER_IGNORE_DEVICES",
+    "SNIFFER_NOFILTER",
+    "SNIFFER_PCAP_BUFFER_SIZE",
+    "SNIFFER_PROMISC_ENABLED",
+    "SNIFFER_RF_MONITOR_ENABLED",
+    "SNIFFER_SPOOL_DIR",
+    "SNIFFER_SPOOL_LIMIT",
+    "SNIFFER_WORKERS",
+    "VPC_MIRROR_DEVICE",
+)
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything as it will be used. `rules_origin` says where the rules came from."""
+
+    engine: str
+    read: tuple[str, ...]
+    vnis: VniFilter
+    vnis_file: str
+    port: int
+    geneve_port: int  # 0: off
+    address: str
+    dedup: bool
+    app_ports: frozenset[int]
+    url: str
+    disable: bool
+    batch_bytes: int
+    batch_wait_s: float
+    queue_limit_bytes: int
+    rules: RuleSet
+    rules_origin: str
+    realip_header: str
+    body_limit_bytes: int
+    memory_limit_bytes: int
+    metrics: Address | None
+    metrics_asked_for: bool
+    debug: bool
+    ignored_variables: tuple[str, ...]
+
+    @property
+    def posts(self) -> bool:
+        """Whether calls go to a URL by HTTP."""
+        return is_http_url(self.url)
+
+
+class _Source:
+    """Looks settings up, and names where a value came from when it is wrong."""
+
+    def __init__(self, flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> None:
+        self._flags = flags
+        self._environ = environ
+        self._dotenv = dotenv
+
+    def find(self, variable: str) -> tuple[str, str]:
+        """The text of a setting, and the name under which it was given ("" for the default)."""
+        setting = BY_VARIABLE[variable]
+        if self._flags.get(variable):
+            return self._flags[variable], setting.flag.partition("/")[0]
+        for places, suffix in ((self._environ, ""), (self._dotenv, " in .env")):
+            for name in (variable, *setting.aliases):
+                value = places.get(name)
+                if value and value.strip():
+                    return value, name + suffix
+        return setting.default, ""
+
+    def get(self, variable: str, parse: Callable[[str], _T]) -> _T:
+        text, origin = self.find(variable)
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise SettingsError(f"{origin or variable}: {error}") from None
+
+
+def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> Settings:
+    """Settings from their three sources, each by variable name. Raises SettingsError."""
+    source = _Source(flags, environ, dotenv)
+    read = source.get("SNIFFER_READ", parse_files)
+    engine = source.get("SNIFFER_ENGINE", parse_engine)
+    if read:
+        engine = ENGINE_FILE
+    elif engine == ENGINE_FILE:
+        raise SettingsError("the engine `file` reads capture files: name them with --read FILE...")
+    rules_text, rules_origin = source.find("USAGE_LOGGERS_RULES")
+    rules = source.get("USAGE_LOGGERS_RULES", load_rules)
+    url, url_origin = source.find("USAGE_LOGGERS_URL")
+    url = source.get("USAGE_LOGGERS_URL", parse_url)
+    disable = source.get("USAGE_LOGGERS_DISABLE", parse_bool)
+    if not disable and not rules.skip_submission:
+        _check_plain_http(url, url_origin or "USAGE_LOGGERS_URL", rules)
+    vnis_file, vnis_file_origin = source.find("SNIFFER_MIRROR_VNIS_FILE")
+    vnis = source.get("SNIFFER_MIRROR_VNIS", parse_vni_list)
+    if vnis_file:
+        try:
+            vnis = vnis.joined(read_vnis_file(vnis_file))
+        except ValueError as error:
+            raise SettingsError(f"{vnis_file_origin}: {error}") from None
+    _, metrics_origin = source.find("SNIFFER_METRICS_ADDRESS")
+    return Settings(
+        engine=engine,
+        read=read,
+        vnis=vnis,
+        vnis_file=vnis_file,
+        port=source.get("SNIFFER_MIRROR_VXLANPORT", parse_port),
+        geneve_port=source.get("SNIFFER_MIRROR_GENEVEPORT", parse_port_or_off),
+        address=source.get("SNIFFER_MIRROR_ADDRESS", parse_ip),
+        dedup=source.get("SNIFFER_MIRROR_DEDUP", parse_bool),
+        app_ports=source.get("APP_PORTS", parse_ports),
+        url=url,
+        disable=disable,
+        batch_bytes=source.get("SNIFFER_BATCH_SIZE", size_between(1, 64 * _MIB)),
+        batch_wait_s=source.get("SNIFFER_BATCH_WAIT", parse_seconds),
+        queue_limit_bytes=source.get("SNIFFER_QUEUE_LIMIT", size_between(_MIB, 64 * 1024 * _MIB)),
+        rules=rules,
+        rules_origin=_rules_in_words(rules_text, rules_origin),
+        realip_header=source.get("SNIFFER_REALIP_HEADER", parse_header_name),
+        body_limit_bytes=source.get("SNIFFER_BODY_LIMIT", size_between(1024, 256 * _MIB)),
+        memory_limit_bytes=source.get("SNIFFER_MEMORY_LIMIT", size_between(16 * _MIB, 1024 * 1024 * _MIB)),
+        metrics=source.get("SNIFFER_METRICS_ADDRESS", parse_metrics_address),
+        metrics_asked_for=bool(metrics_origin),
+        debug=source.get("SNIFFER_DEBUG_ENABLED", parse_bool),
+        ignored_variables=tuple(name for name in LATER_VARIABLES if environ.get(name) or dotenv.get(name)),
+    )
+
+
+def _rules_in_words(text: str, origin: str) -> str:
+    where = f" ({origin})" if origin else " (the default)"
+    return (text if len(text) <= 60 and "\n" not in text and "\\n" not in text else "given") + where
+
+
+# ---- one parser for each kind of value: text -> value, or ValueError with a sentence
+
+
+def parse_engine(text: str) -> str:
+    name = text.strip().lower()
+    if name in _LATER_ENGINES:
+        raise ValueError(f"the engine {text!r} is not in this version: use vxlan or file")
+    if name not in _ENGINES:
+        raise ValueError(f"{text!r} is no engine: use vxlan or file")
+    return _ENGINES[name]
+
+
+def parse_files(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split("\n") if name)
+
+
+def parse_bool(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def parse_port(text: str) -> int:
+    if not re.fullmatch(r"\s*[0-9]{1,5}\s*", text) or not 1 <= int(text) <= 65535:
+        raise ValueError(f"{text!r} is no port: use a number from 1 to 65535")
+    return int(text)
+
+
+def parse_port_or_off(text: str) -> int:
+    return 0 if text.strip().lower() in (OFF, "0") else parse_port(text)
+
+
+def parse_ports(text: str) -> frozenset[int]:
+    """`80,8000-8010 443`: ports and ranges; empty means all."""
+    ports: set[int] = set()
+    for word in text.replace(",", " ").split():
+        first, dash, last = word.partition("-")
+        start = parse_port(first)
+        end = parse_port(last) if dash else start
+        if end < start:
+            raise ValueError(f"{word!r} is no range of ports: the first is greater than the last")
+        ports.update(range(start, end + 1))
+    return frozenset(ports)
+
+
+def parse_ip(text: str) -> str:
+    address = text.strip()
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address: use one of this machine's, or :: for all") from None
+    return address
+
+
+_MIB: Final = 1024 * 1024
+_SIZE: Final = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([kKmMgG]?)(i?)([bB]?)\s*")
+
+
+def size_between(least: int, most: int) -> Callable[[str], int]:
+    """A parser for sizes such as 262144, 256KiB, 1.5MiB, 64M (KiB and K are 1024, kB is 1000), within bounds."""
+
+    def parse(text: str) -> int:
+        match = _SIZE.fullmatch(text)
+        if match is None or (match[3] and not match[2]):
+            raise ValueError(f"{text!r} is no size: use bytes or a unit, such as 256KiB or 1MiB")
+        number, unit, binary, byte = match.groups()
+        base = 1000 if byte and not binary else 1024
+        size = int(float(number) * base ** " kmg".index(unit.lower() or " "))
+        if not least <= size <= most:
+            raise ValueError(f"{text!r} is out of bounds: use {size_in_words(least)} to {size_in_words(most)}")
+        return size
+
+    return parse
+
+
+def size_in_words(size: int) -> str:
+    """The size in its greatest whole unit."""
+    for unit, name in ((1024 * _MIB, "GiB"), (_MIB, "MiB"), (1024, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} bytes" if size < _MIB else f"{size / _MIB:.1f} MiB"
+
+
+def parse_seconds(text: str) -> float:
+    match = re.fullmatch(r"\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*(ms|s|)\s*", text)
+    seconds = 0.0 if match is None else float(match[1]) / (1000 if match[2] == "ms" else 1)
+    if not 0.01 <= seconds <= 3600:
+        raise ValueError(f"{text!r} is no time that can be used: 10ms to 3600s")
+    return seconds
+
+
+def parse_header_name(text: str) -> str:
+    name = text.strip()
+    if name and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError(f"{text!r} is no header name, such as X-Real-IP")
+    return name
+
+
+def parse_metrics_address(text: str) -> Address | None:
+    text = text.strip()
+    if text.lower() == OFF:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError(f"{text!r} is no address to listen on: use HOST:PORT, such as 127.0.0.1:9478, or off")
+    return Address(parse_ip(host) if host else "0.0.0.0", parse_port(port))
+
+
+def is_http_url(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def parse_url(text: str) -> str:
+    """An http or https URL, a file's path, `-` or `tty`."""
+    url = text.strip()
+    scheme, separator, _ = url.partition("://")
+    if separator:
+        url = scheme.lower() + url[len(scheme) :]
+        if not is_http_url(url):
+            raise ValueError(f"{text!r}: {scheme}:// is not delivered to: use http://, https://, a file, - or tty")
+        try:
+            parts = urlsplit(url)
+            has_host = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            has_host = False
+        if not has_host:
+            raise ValueError(f"{text!r} is no URL, such as http://localhost:7701/message")
+    elif re.match(r"[\w.-]+:[0-9]+(/|$)", url):
+        raise ValueError(f"{text!r} looks like a URL without its scheme: use http://{url}, or ./{url} for a file")
+    return url
+
+
+def _check_plain_http(url: str, origin: str, rules: RuleSet) -> None:
+    """Plain http leaves the machine readable for all: only to loopback, or when a rule says so."""
+    if not url.startswith("http://") or rules.allow_http_url:
+        return
+    host = urlsplit(url).hostname or ""
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host.lower() == "localhost" or host.lower().endswith(".localhost")
+    if not is_loopback:
+        raise SettingsError(
+            f"{origin}: {url} sends calls unencrypted to another host: use https://, or add the rule allow_http_url"
+        )
+
+
+def load_rules(text: str) -> RuleSet:
+    r"""Rules from a setting: the text itself, `\n` for line breaks where it has none, or `file://PATH`."""
+    if text.strip().startswith("file://"):
+        path = text.strip().removeprefix("file://")
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the rules file {path} can't be read: {_reason(error)}") from None
+    elif "\n" not in text:
+        text = text.replace("\\n", "\n")
+    try:
+        return parse_rules(text)
+    except RuleError as error:
+        raise ValueError(str(error)) from None
+
+
+def read_vnis_file(path: str) -> VniFilter:
+    """The list in a VNI file; raises ValueError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the VNI file {path} can't be read: {_reason(error)}") from None
+    return parse_vni_list(text)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "it is not UTF-8 text"

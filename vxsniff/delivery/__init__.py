@@ -1,0 +1,1 @@
+"""Lines go out here: batches, the queue, and the places that they go to. I/O."""

@@ -1,0 +1,79 @@
+"""Batches -> a file, or standard output."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final
+
+from vxsniff.delivery.outlet import ACCEPTED, GONE, RETRY, Outcome
+
+_MODE: Final = 0o600  # calls are private; whoever wants it otherwise creates the file first
+
+
+class FileOutlet:
+    """Appends to the file at `path`, which it creates. Once moved away (rotation), it is created anew."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError when the file can't be opened."""
+        self._path = path
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
+
+    def send(self, data: bytes, timeout_s: float) -> Outcome:
+        del timeout_s
+        try:
+            if self._fd < 0 or self._was_moved():
+                self.close()
+                self._fd = self._open()
+            before = os.fstat(self._fd)
+            try:
+                _write_all(self._fd, data)
+            except OSError:
+                if stat.S_ISREG(before.st_mode):
+                    os.ftruncate(self._fd, before.st_size)  # a full disk must not leave half a line
+                raise
+        except BrokenPipeError:
+            return Outcome(RETRY, "its reader has gone")
+        except OSError as error:
+            return Outcome(RETRY, error.strerror or str(error))
+        return Outcome(ACCEPTED)
+
+    def _was_moved(self) -> bool:
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            return True
+        here = os.fstat(self._fd)
+        return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class StreamOutlet:
+    """Writes to a stream that is open already, standard output as a rule."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def send(self, data: bytes, timeout_s: float) -> Outcome:
+        del timeout_s
+        try:
+            _write_all(self._fd, data)
+        except OSError as error:
+            return Outcome(GONE, error.strerror or str(error))
+        return Outcome(ACCEPTED)
+
+    def close(self) -> None:
+        """The stream is its owner's to close."""
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,108 @@
+"""Batches -> POST to a capture URL (Resurface's `/message`), by one session with keep-alive.
+
+204 is success, and so is any 2xx. 408, 425, 429 and 5xx are tried again, as network errors are; Retry-After is heeded
+up to MAX_RETRY_AFTER_S. Any other answer refuses the batch for good. Redirects are not followed: a POST would lose
+its body or carry it to a host that nobody named.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from typing import Final
+
+import requests
+from isal import isal_zlib
+
+from vxsniff import __version__
+from vxsniff.delivery.outlet import ACCEPTED, REFUSED, RETRY, Outcome
+
+CONNECT_TIMEOUT_S: Final = 5.0
+MAX_RETRY_AFTER_S: Final = 300.0
+MAX_ANSWER_BYTES: Final = 65_536
+_TRY_AGAIN: Final = frozenset((408, 425, 429))
+
+
+class PostOutlet:
+    """Posts to `url`; `compresses` sends a zlib body (RFC 1950) as `Content-Encoding: deflated`."""
+
+    def __init__(self, url: str, compresses: bool) -> None:
+        self._url = url
+        self._compresses = compresses
+        self._session = requests.Session()
+        self._session.headers.update(
+            {
+                "Content-Type": "application/ndjson; charset=UTF-8",
+                "User-Agent": f"Resurface/{__version__} (vxsniff)",
+                "Accept": "*/*",
+            }
+        )
+        if compresses:
+            self._session.headers["Content-Encoding"] = "deflated"
+        self._packed: tuple[bytes, bytes] = (b"", b"")  # a batch that is tried again is compressed once
+
+    def send(self, data: bytes, timeout_s: float) -> Outcome:
+        body = data
+        if self._compresses:
+            if self._packed[0] is not data:
+                self._packed = (data, isal_zlib.compress(data))
+            body = self._packed[1]
+        try:
+            with self._session.post(
+                self._url,
+                data=body,
+                timeout=(min(CONNECT_TIMEOUT_S, timeout_s), timeout_s),
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                answer.raw.read(MAX_ANSWER_BYTES)  # read to its end, the connection can be used again
+                return self._outcome(answer)
+        except (requests.RequestException, OSError) as error:
+            return Outcome(RETRY, _cause_of(error))
+        except Exception as error:  # urllib3 lets some of its own through while an answer is read
+            return Outcome(RETRY, _cause_of(error))
+
+    @staticmethod
+    def _outcome(answer: requests.Response) -> Outcome:
+        status = answer.status_code
+        if 200 <= status < 300:
+            return Outcome(ACCEPTED)
+        reason = f"it answered {status} {answer.reason or ''}".rstrip()
+        if status in _TRY_AGAIN or status >= 500:
+            return Outcome(RETRY, reason, retry_after_s(answer.headers.get("Retry-After", "")))
+        if 300 <= status < 400:
+            return Outcome(REFUSED, f"{reason} (redirects are not followed: set the URL to where it leads)")
+        return Outcome(REFUSED, reason)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def retry_after_s(value: str) -> float:
+    """Seconds that a Retry-After header asks for (RFC 9110 section 10.2.3); 0 when it says nothing that we know."""
+    if value.isascii() and value.strip().isdigit():
+        seconds = float(value)
+    else:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, IndexError):
+            return 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _cause_of(error: BaseException) -> str:
+    """The innermost reason of a network error, in a few words: requests and urllib3 wrap it in several layers."""
+    seen = 0
+    inner: BaseException | None = error
+    text = type(error).__name__
+    while inner is not None and seen < 10:
+        if isinstance(inner, requests.Timeout):
+            text = "no answer in time"
+        elif isinstance(inner, requests.exceptions.SSLError):
+            text = f"TLS failed: {inner.args[0]}" if inner.args else "TLS failed"
+        if isinstance(inner, OSError) and inner.strerror and not isinstance(inner, requests.RequestException):
+            return inner.strerror.lower() if inner.strerror[1:].islower() else inner.strerror
+        reason = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
+        nested = reason if isinstance(reason, BaseException) else inner.__cause__ or inner.__context__
+        inner, seen = nested, seen + 1
+    return text
