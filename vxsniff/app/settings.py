@@ -171,6 +171,7 @@ class Settings:
     engine: str
     read: tuple[str, ...]
     vnis: VniFilter
+    vnis_given: VniFilter  # without what the file adds
     vnis_file: str
     port: int
     geneve_port: int  # 0: off
@@ -243,7 +244,7 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
     if not disable and not rules.skip_submission:
         _check_plain_http(url, url_origin or "USAGE_LOGGERS_URL", rules)
     vnis_file, vnis_file_origin = source.find("SNIFFER_MIRROR_VNIS_FILE")
-    vnis = source.get("SNIFFER_MIRROR_VNIS", parse_vni_list)
+    vnis = vnis_given = source.get("SNIFFER_MIRROR_VNIS", parse_vni_list)
     if vnis_file:
         try:
             vnis = vnis.joined(read_vnis_file(vnis_file))
@@ -254,6 +255,7 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         engine=engine,
         read=read,
         vnis=vnis,
+        vnis_given=vnis_given,
         vnis_file=vnis_file,
         port=source.get("SNIFFER_MIRROR_VXLANPORT", parse_port),
         geneve_port=source.get("SNIFFER_MIRROR_GENEVEPORT", parse_port_or_off),
@@ -419,6 +421,14 @@ def parse_url(text: str) -> str:
     return url
 
 
+def without_password(url: str) -> str:
+    """The URL for people: user and password left out."""
+    if not is_http_url(url):
+        return url
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def _check_plain_http(url: str, origin: str, rules: RuleSet) -> None:
     """Plain http leaves the machine readable for all: only to loopback, or when a rule says so."""
     if not url.startswith("http://") or rules.allow_http_url:
@@ -430,7 +440,8 @@ def _check_plain_http(url: str, origin: str, rules: RuleSet) -> None:
         is_loopback = host.lower() == "localhost" or host.lower().endswith(".localhost")
     if not is_loopback:
         raise SettingsError(
-            f"{origin}: {url} sends calls unencrypted to another host: use https://, or add the rule allow_http_url"
+            f"{origin}: {without_password(url)} sends calls unencrypted to another host: "
+            "use https://, or add the rule allow_http_url"
         )
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Final
 
 from vxsniff.call.policy import Detail
@@ -18,12 +17,11 @@ _COLOURS: Final = {"2": "32", "3": "36", "4": "33", "5": "31"}
 MAX_URL_CHARS: Final = 200
 
 
-def line(details: list[Detail], record: Record, colour: bool) -> bytes:
-    """One call as a line of text; what the rules removed shows as `-`."""
+def line(details: list[Detail], record: Record, stamp: str, colour: bool) -> bytes:
+    """One call as a line of text that begins with `stamp`; what the rules removed shows as `-`."""
     values: dict[str, str] = {}
     for name, value in details:
         values.setdefault(name, value)
-    stamp = time.strftime("%H:%M:%S", time.localtime(record.now_ms / 1000)) + f".{record.now_ms % 1000:03d}"
     vni = "" if record.vni == NO_VNI else f"vni {record.vni}"
     # Text from the wire must not steer the terminal.
     method = _CONTROL.sub("?", values.get("request_method", "-"))[:16]

@@ -1,8 +1,8 @@
 """Lines in, batches out, between the capturing thread and the delivering one. Bounded; counts every call.
 
 A batch closes at `batch_bytes`, or when its first line is `batch_wait_s` old. When closed batches pass `limit_bytes`,
-a live queue drops the oldest: capturing never waits. A capture file is patient: where `keeps_waiting` is given, `add`
-waits for room as long as that says so, and only then drops. The disk spool will take its place between the two
+the oldest are dropped: capturing never waits. A capture file is patient: with `drops` off nothing is dropped, and the
+reader of the file looks at `wait_for_room` between its steps. The disk spool will take its place between the two
 threads: what is dropped here today goes there.
 
 At any time: calls == accepted + dead + dropped + waiting
@@ -13,14 +13,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 ACCEPTED: Final = 0
 DEAD: Final = 1
 DROPPED: Final = 2
-
-_WAIT_SLICE_S: Final = 0.1
 
 
 class Batch(NamedTuple):
@@ -49,12 +46,12 @@ class BatchQueue:
         batch_bytes: int = 256 * 1024,
         batch_wait_s: float = 1.0,
         limit_bytes: int = 64 * 1024 * 1024,
-        keeps_waiting: Callable[[], bool] | None = None,
+        drops: bool = True,
     ) -> None:
         self._batch_bytes = batch_bytes
         self._batch_wait_s = batch_wait_s
         self._limit_bytes = limit_bytes
-        self._keeps_waiting = keeps_waiting
+        self._drops = drops
         self._condition = threading.Condition()
         self._lines: list[bytes] = []  # the open batch
         self._lines_bytes = 0
@@ -90,16 +87,15 @@ class BatchQueue:
         self._closed.append(batch)
         self._closed_bytes += len(batch.data)
         self._condition.notify_all()
-        if self._keeps_waiting is not None:
-            self._wait_for_room(self._keeps_waiting)
-        while self._closed_bytes > self._limit_bytes and len(self._closed) > 1:
+        while self._drops and self._closed_bytes > self._limit_bytes and len(self._closed) > 1:
             oldest = self._closed.popleft()
             self._closed_bytes -= len(oldest.data)
             self._ended[DROPPED] += oldest.calls
 
-    def _wait_for_room(self, keeps_waiting: Callable[[], bool]) -> None:
-        while self._closed_bytes > self._limit_bytes and not self._abandoned and keeps_waiting():
-            self._condition.wait(_WAIT_SLICE_S)
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Waits until closed batches are within the limit; False when that takes longer."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._closed_bytes <= self._limit_bytes, timeout_s)
 
     def finish(self) -> None:
         """No more lines will come: the open batch need not wait, `take` gives None behind the last one."""

@@ -1,0 +1,226 @@
+"""The command line: flags -> settings -> a worker; `rules check`; `demo`. Errors are one line and an exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from dotenv import dotenv_values
+
+from vxsniff import __version__
+from vxsniff.app import settings
+from vxsniff.app.settings import BY_VARIABLE, SettingsError
+from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_USAGE, Worker
+from vxsniff.call.rules import RuleError, RuleSet, parse_rules
+from vxsniff.capture.udp import CaptureError
+
+HELP: Final = """Record the API calls in mirrored traffic.
+
+Receives VXLAN (AWS VPC Traffic Mirroring and others) on UDP 4789, or reads capture files, and ships each HTTP call \
+as one line of NDJSON to the capture URL. Each setting is a flag, an environment variable and a line of .env, in \
+this order of precedence.
+
+Exit status: 0 done; 1 a capture file could not be read to its end; 2 a setting, rule or argument is wrong; \
+3 capturing could not begin; 4 a capture file's calls could not all be delivered.
+"""
+
+app: Final = typer.Typer(
+    name="vxsniff",
+    help=HELP,
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+rules_app: Final = typer.Typer(help="Work with privacy rules.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(rules_app, name="rules")
+
+
+def _option(variable: str) -> Any:
+    """The command line's option for a row of the settings table."""
+    row = BY_VARIABLE[variable]
+    default = f" [default: {row.default}]" if row.default else ""
+    return typer.Option(
+        row.flag,
+        metavar=row.metavar or None,
+        help=f"{row.help}{default} [{variable}]",
+        rich_help_panel=row.panel,
+        show_default=False,
+    )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vxsniff {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def capture(
+    context: typer.Context,
+    engine: Annotated[str | None, _option("SNIFFER_ENGINE")] = None,
+    read: Annotated[list[str] | None, _option("SNIFFER_READ")] = None,
+    vnis: Annotated[str | None, _option("SNIFFER_MIRROR_VNIS")] = None,
+    vnis_file: Annotated[str | None, _option("SNIFFER_MIRROR_VNIS_FILE")] = None,
+    port: Annotated[str | None, _option("SNIFFER_MIRROR_VXLANPORT")] = None,
+    geneve_port: Annotated[str | None, _option("SNIFFER_MIRROR_GENEVEPORT")] = None,
+    address: Annotated[str | None, _option("SNIFFER_MIRROR_ADDRESS")] = None,
+    dedup: Annotated[bool | None, _option("SNIFFER_MIRROR_DEDUP")] = None,
+    app_ports: Annotated[str | None, _option("APP_PORTS")] = None,
+    url: Annotated[str | None, _option("USAGE_LOGGERS_URL")] = None,
+    disable: Annotated[bool | None, _option("USAGE_LOGGERS_DISABLE")] = None,
+    batch_size: Annotated[str | None, _option("SNIFFER_BATCH_SIZE")] = None,
+    batch_wait: Annotated[str | None, _option("SNIFFER_BATCH_WAIT")] = None,
+    queue_limit: Annotated[str | None, _option("SNIFFER_QUEUE_LIMIT")] = None,
+    rules: Annotated[str | None, _option("USAGE_LOGGERS_RULES")] = None,
+    realip_header: Annotated[str | None, _option("SNIFFER_REALIP_HEADER")] = None,
+    body_limit: Annotated[str | None, _option("SNIFFER_BODY_LIMIT")] = None,
+    memory_limit: Annotated[str | None, _option("SNIFFER_MEMORY_LIMIT")] = None,
+    metrics: Annotated[str | None, _option("SNIFFER_METRICS_ADDRESS")] = None,
+    debug: Annotated[bool | None, _option("SNIFFER_DEBUG_ENABLED")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version
+    if context.invoked_subcommand is not None:
+        return
+    given: dict[str, str | bool | None] = {
+        "SNIFFER_ENGINE": engine,
+        "SNIFFER_READ": "\n".join(read) if read else None,
+        "SNIFFER_MIRROR_VNIS": vnis,
+        "SNIFFER_MIRROR_VNIS_FILE": vnis_file,
+        "SNIFFER_MIRROR_VXLANPORT": port,
+        "SNIFFER_MIRROR_GENEVEPORT": geneve_port,
+        "SNIFFER_MIRROR_ADDRESS": address,
+        "SNIFFER_MIRROR_DEDUP": dedup,
+        "APP_PORTS": app_ports,
+        "USAGE_LOGGERS_URL": url,
+        "USAGE_LOGGERS_DISABLE": disable,
+        "SNIFFER_BATCH_SIZE": batch_size,
+        "SNIFFER_BATCH_WAIT": batch_wait,
+        "SNIFFER_QUEUE_LIMIT": queue_limit,
+        "USAGE_LOGGERS_RULES": rules,
+        "SNIFFER_REALIP_HEADER": realip_header,
+        "SNIFFER_BODY_LIMIT": body_limit,
+        "SNIFFER_MEMORY_LIMIT": memory_limit,
+        "SNIFFER_METRICS_ADDRESS": metrics,
+        "SNIFFER_DEBUG_ENABLED": debug,
+    }
+    flags = {name: str(value) for name, value in given.items() if value is not None}
+    chosen = settings.resolve(flags, os.environ, dotenv_values(".env"))
+    _set_up_log(chosen.debug)
+    raise typer.Exit(Worker(chosen).run())
+
+
+@rules_app.command("check")
+def check_rules(
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE|-]", help="A file of rules, or - for standard input.", show_default=False)
+    ] = "",
+) -> None:
+    """Print the rules as they are understood; exit status 2 and the reason at the first that is wrong.
+
+    Without FILE the rules of USAGE_LOGGERS_RULES are checked, from the environment or .env.
+    """
+    if file:
+        try:
+            text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise SettingsError(f"the rules file {file} can't be read: {reason}") from None
+        try:
+            rules = parse_rules(text)
+        except RuleError as error:
+            raise SettingsError(f"{file}: {error}") from None
+    else:
+        rules = settings.resolve({}, os.environ, dotenv_values(".env")).rules
+    _print_rules(rules)
+
+
+def _print_rules(rules: RuleSet) -> None:
+    for rule in rules.rules:
+        print(f"line {rule.line}: {rule.describe()}")
+    if not rules.rules:
+        print("no rules: calls are shipped as they are")
+    for rule in rules.slow_rules:
+        print(
+            f"warning: line {rule.line} can't run in linear time: values are looked at up to a bound", file=sys.stderr
+        )
+
+
+@app.command()
+def demo(
+    calls: Annotated[int, typer.Option(metavar="N", help="End after so many calls; 0 goes on.", min=0)] = 0,
+    rate: Annotated[float, typer.Option(metavar="R", help="Calls a second.", min=0.1, max=1000)] = 5.0,
+    vni: Annotated[int, typer.Option(metavar="VNI", help="The mirror session's VNI.", min=0, max=2**24 - 1)] = 123,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="UDP port that the mirror sends to; 0 takes a free one.", min=0)
+    ] = 4789,
+    url: Annotated[str, typer.Option(metavar="URL", help="Where the calls go.")] = "tty",
+    rules: Annotated[str, typer.Option(metavar="RULES", help="Privacy rules.")] = "include debug",
+    lose: Annotated[float, typer.Option(metavar="P", help="Share of packets that the mirror loses.", max=1)] = 0.0,
+    repeat: Annotated[float, typer.Option(metavar="P", help="Share of packets that it sends twice.", max=1)] = 0.0,
+    reorder: Annotated[float, typer.Option(metavar="P", help="Share of packets that it sends late.", max=1)] = 0.0,
+    truncate: Annotated[
+        int, typer.Option(metavar="BYTES", help="Cut mirrored frames to this length; 0 does not.", min=0)
+    ] = 0,
+) -> None:
+    """See it work: a web shop, its clients and a mirror of their packets, all on this machine.
+
+    Needs no privileges, no AWS and no collector. Ctrl-C ends it and prints the ledger.
+    """
+    from vxsniff.demo.relay import Faults
+    from vxsniff.demo.run import run_demo
+
+    raise typer.Exit(run_demo(calls, rate, vni, port, url, rules, Faults(lose, repeat, reorder, truncate)))
+
+
+def _set_up_log(debug: bool) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )
+    for noisy in ("urllib3", "requests"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def expand_read(arguments: list[str]) -> list[str]:
+    """`--read a b` as `--read a --read b`: an option of several values is what a shell's `*.pcap` needs."""
+    expanded: list[str] = []
+    is_reading = False
+    for word in arguments:
+        if is_reading and expanded[-1] != "--read" and (word == "-" or not word.startswith("-")):
+            expanded.append("--read")
+        elif word.startswith("-") and word != "-":
+            is_reading = word == "--read"
+        expanded.append(word)
+    return expanded
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        status = app(args=expand_read(sys.argv[1:]), prog_name="vxsniff", standalone_mode=False)
+    except SettingsError as error:
+        _fail(str(error), EXIT_USAGE)
+    except CaptureError as error:
+        _fail(str(error), EXIT_NO_CAPTURE)
+    except Exception as error:
+        # The parser's own errors: their class has moved between typer's versions.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(f"{error.format_message()} (vxsniff --help tells more)", EXIT_USAGE)
+    sys.exit(status or 0)
+
+
+def _fail(text: str, status: int) -> None:
+    print(f"vxsniff: {text}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,191 @@
+"""The ledger: what came in at each stage, and what became of it. Every equation closes.
+
+    frames   == decoded + each reason for not
+    payload  == delivered in order + duplicate + not HTTP + ... + held
+    requests == answered + unanswered + response lost + open
+    responses == answering + orphans + ambiguous + open
+    calls    == shipped + stopped by rule + sampled out + ...
+    shipped  == accepted + dead + dropped + waiting
+
+Beside the equations stand facts: what the kernel dropped, bytes that never came, flows, how calls were imperfect.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vxsniff.app.pipeline import Pipeline
+from vxsniff.call import policy
+from vxsniff.delivery.queue import BatchQueue
+from vxsniff.http import body
+from vxsniff.wire import reasons
+
+
+class Entry(NamedTuple):
+    """One number. `is_open` ones go down again: what still waits for its end."""
+
+    name: str
+    value: int
+    meaning: str
+    is_open: bool = False
+
+
+class Equation(NamedTuple):
+    """What came in, and the parts that it ended as."""
+
+    name: str
+    total: int
+    meaning: str
+    parts: tuple[Entry, ...]
+
+    @property
+    def closes(self) -> bool:
+        return self.total == sum(part.value for part in self.parts)
+
+
+class Ledger(NamedTuple):
+    """One consistent look."""
+
+    equations: tuple[Equation, ...]
+    facts: tuple[Entry, ...]
+
+    @property
+    def closes(self) -> bool:
+        return all(equation.closes for equation in self.equations)
+
+    def as_text(self) -> str:
+        """For people: every total, and each part and fact that is not zero."""
+        lines = ["ledger"]
+        width = max(len(f"{equation.total:,}") for equation in self.equations) + 2
+        for equation in self.equations:
+            lines.append(f"  {equation.name:<22}{equation.total:>{width},}  {equation.meaning}")
+            lines += _rows("    ", 20, equation.parts, width)
+        lines += _rows("  ", 22, self.facts, width)
+        return "\n".join(lines)
+
+
+def _rows(indent: str, name_width: int, entries: tuple[Entry, ...], width: int) -> list[str]:
+    return [f"{indent}{e.name:<{name_width}}{e.value:>{width},}  {e.meaning}" for e in entries if e.value]
+
+
+def take(pipeline: Pipeline, queue: BatchQueue | None, kernel_dropped: int, retries: int) -> Ledger:
+    """Reads every counter. The caller sees to it that the pipeline stands still meanwhile."""
+    decoder, table, http, calls = pipeline.decoder, pipeline.table, pipeline.http.counters, pipeline.counters
+    record = pipeline.builder.counters
+    frames = Equation(
+        "frames",
+        decoder.frames,
+        "frames that came in",
+        (
+            Entry("decoded", decoder.segments, "TCP segments"),
+            *(
+                Entry(name, count, meaning)
+                for name, count, meaning in zip(reasons.NAMES, decoder.reasons, reasons.MEANINGS, strict=True)
+            ),
+        ),
+    )
+    payload = Equation(
+        "payload_bytes",
+        table.payload_bytes,
+        "bytes of TCP payload that came in",
+        (
+            Entry("delivered", table.delivered_bytes, "given on in order"),
+            Entry("duplicate", table.duplicate_bytes, "seen before: retransmissions, a second mirror"),
+            Entry("ignored", table.ignored_bytes, "of connections that are not HTTP/1"),
+            Entry("midstream", table.midstream_bytes, "before the first message of a connection picked up midway"),
+            Entry("out_of_window", table.out_of_window_bytes, "too far from what was expected"),
+            Entry("after_end", table.after_end_bytes, "behind the connection's end"),
+            Entry("evicted", table.evicted_bytes, "held behind a hole when the connection ended or was let go"),
+            Entry(
+                "held",
+                table.payload_bytes
+                - table.delivered_bytes
+                - table.duplicate_bytes
+                - table.ignored_bytes
+                - table.midstream_bytes
+                - table.out_of_window_bytes
+                - table.after_end_bytes
+                - table.evicted_bytes,
+                "behind a hole, waiting",
+                is_open=True,
+            ),
+        ),
+    )
+    requests = Equation(
+        "requests",
+        http.requests,
+        "HTTP requests",
+        (
+            Entry("answered", http.exchanges, "paired with their response: a call"),
+            Entry("unanswered", http.unanswered, "no response came before the connection or the wait ended"),
+            Entry("response_lost", http.responses_lost, "passed over: their response was lost on the way"),
+            Entry("open", pipeline.http.open_requests, "waiting", is_open=True),
+        ),
+    )
+    responses = Equation(
+        "responses",
+        http.responses,
+        "HTTP responses (without 1xx)",
+        (
+            Entry("answering", http.exchanges, "paired with their request: a call"),
+            Entry("orphan", http.orphans, "their request was not captured"),
+            Entry("ambiguous", http.ambiguous, "after a loss nothing proved which request they answer"),
+            Entry("open", pipeline.http.open_responses, "waiting", is_open=True),
+        ),
+    )
+    call = Equation(
+        "calls",
+        calls.calls,
+        "API calls",
+        (
+            Entry("shipped", calls.shipped, "handed to delivery"),
+            Entry("stopped", calls.dropped[policy.STOPPED], "by a stop rule"),
+            Entry("sampled_out", calls.dropped[policy.SAMPLED_OUT], "by the sample rule"),
+            Entry("emptied", calls.dropped[policy.EMPTIED], "the rules left nothing of them"),
+            Entry("disabled", calls.disabled, "delivery is switched off"),
+            Entry("failed", calls.failed, "an error of vxsniff's own: please report it"),
+        ),
+    )
+    counts = queue.counts() if queue is not None else None
+    shipped = Equation(
+        "shipped",
+        calls.shipped,
+        "calls handed to delivery",
+        (
+            Entry("accepted", counts.accepted if counts else 0, "taken by the other end"),
+            Entry("dead", counts.dead if counts else 0, "refused for good by the other end"),
+            Entry("dropped", counts.dropped if counts else 0, "given up: the queue was full, or the end came"),
+            Entry("waiting", counts.waiting if counts else 0, "in the queue", is_open=True),
+        ),
+    )
+    decoded_bodies = dict(zip(body.OUTCOMES, record.bodies, strict=True))
+    facts = (
+        Entry("kernel_dropped", kernel_dropped, "datagrams lost before vxsniff: the receive buffer was full"),
+        Entry("lost_bytes", table.lost_bytes, "TCP bytes that never came: lost by the mirror or on the way"),
+        Entry("cut_bytes", table.cut_bytes, "TCP bytes cut off by the mirror's packet length"),
+        Entry("holes", table.holes_lost, "holes that were declared lost"),
+        Entry("skipped_bytes", http.skipped_bytes, "given on in order, but no message was found in them"),
+        Entry("flows", table.flows_opened, "connections"),
+        Entry("flows_midstream", table.flows_midstream, "connections picked up midway"),
+        Entry("flows_joined", table.flows_joined, "connections mirrored a second time, joined"),
+        Entry("flows_tls", http.tls_flows, "connections with TLS: not decrypted"),
+        Entry("flows_http2", http.http2_flows, "connections with HTTP/2: not decoded in this version"),
+        Entry("flows_other", http.other_flows, "connections with something else"),
+        Entry("flows_upgraded", http.upgraded_flows, "connections that left HTTP (WebSocket, CONNECT)"),
+        Entry("flows_evicted", table.flows_evicted, "connections let go for want of memory"),
+        Entry("flows_expired", table.flows_expired, "connections let go because they were idle"),
+        Entry("fragments_joined", decoder.fragments.joined, "fragmented IP packets put together"),
+        Entry("informational", http.informational, "1xx responses"),
+        Entry("calls_late", http.late, "calls whose response was seen before the request"),
+        Entry("heads_invalid", http.invalid_heads, "what should have been a head was none"),
+        Entry("memory_refused", pipeline.budget.refused, "times that the memory limit left bytes out"),
+        Entry("bodies_damaged", record.bodies_damaged, "bodies left out: bytes of them never came"),
+        Entry("bodies_limited", record.bodies_limited, "bodies longer than the limit: the rest left out"),
+        Entry("bodies_binary", decoded_bodies["binary"], "bodies left out: not text"),
+        Entry("bodies_unknown_coding", decoded_bodies["unknown_coding"], "bodies left out: unknown coding"),
+        Entry("bodies_damaged_coding", decoded_bodies["damaged_coding"], "bodies left out: the coding is broken"),
+        Entry("params_left_out", record.params_left_out, "parameters beyond a thousand a call"),
+        Entry("errors", pipeline.segments_failed, "errors of vxsniff's own: please report them"),
+        Entry("retries", retries, "deliveries that were tried again"),
+    )
+    return Ledger((frames, payload, requests, responses, call, shipped), facts)

@@ -1,0 +1,416 @@
+"""One worker: a source, a pipeline, a queue, a deliverer, and the end of all that on a signal.
+
+The capturing thread (the main one) holds `_lock` while it works on what it has received, so that a look at the ledger
+from the metrics thread sees whole steps only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Final
+
+from vxsniff import __version__
+from vxsniff.app import ledger, settings
+from vxsniff.app.ledger import Ledger
+from vxsniff.app.metrics import MetricsServer
+from vxsniff.app.pipeline import Format, Pipeline, ndjson_format
+from vxsniff.app.progress import progress_bar
+from vxsniff.app.settings import Settings, SettingsError, size_in_words
+from vxsniff.call import readable
+from vxsniff.call.patterns import RE_MAX_CHARS
+from vxsniff.capture.file import CaptureFiles
+from vxsniff.capture.udp import RECEIVE_BUFFER_BYTES, CaptureError, Handler, UdpSource
+from vxsniff.delivery.deliverer import Deliverer
+from vxsniff.delivery.files import FileOutlet, StreamOutlet
+from vxsniff.delivery.outlet import Outlet
+from vxsniff.delivery.post import PostOutlet
+from vxsniff.delivery.queue import BatchQueue
+from vxsniff.flow.table import TICK_NS
+from vxsniff.wire.vxlan import VniFilter
+
+EXIT_OK: Final = 0
+EXIT_DAMAGED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NO_CAPTURE: Final = 3
+EXIT_UNDELIVERED: Final = 4
+
+GRACE_S: Final = 6.0
+"""How long delivery may go on after a signal."""
+DRAIN_S: Final = 1.0
+"""How long what lies in the receive buffer at a signal may take."""
+STALL_S: Final = 60.0
+"""How long a capture file waits for a delivery that accepts nothing."""
+SECOND_SIGNAL_S: Final = 1.0
+_FRAMES_A_STEP: Final = 256
+_INTERACTIVE_WAIT_S: Final = 0.1
+_WAIT_SLICE_S: Final = 0.1
+_ERROR_EVERY_S: Final = 60.0
+
+_log = logging.getLogger("vxsniff")
+
+
+class Worker:
+    """Runs what the settings ask for; `run` returns the exit status."""
+
+    def __init__(self, chosen: Settings) -> None:
+        """Opens where calls go. Raises SettingsError."""
+        self._settings = chosen
+        self._lock = threading.Lock()
+        self._stop_signals = 0
+        self._stopped_s = 0.0
+        self._active_s = time.monotonic()
+        self._stalled = False
+        self._errors_logged_s: dict[str, float] = {}
+        self._udp: UdpSource | None = None
+        self._queue: BatchQueue | None = None
+        self._deliverer: Deliverer | None = None
+        self._vnis_file = _VniFile(chosen.vnis_file) if chosen.vnis_file else None
+        is_file = chosen.engine == settings.ENGINE_FILE
+        if not (chosen.disable or chosen.rules.skip_submission):
+            interactive = chosen.url in (settings.URL_STDOUT, settings.URL_TTY)
+            self._queue = BatchQueue(
+                chosen.batch_bytes,
+                min(chosen.batch_wait_s, _INTERACTIVE_WAIT_S) if interactive else chosen.batch_wait_s,
+                chosen.queue_limit_bytes,
+                drops=not is_file,
+            )
+            self._deliverer = Deliverer(self._queue, _open_outlet(chosen), where(chosen.url))
+        self.pipeline = Pipeline(
+            chosen.vnis,
+            chosen.rules,
+            self._queue.add if self._queue is not None else _ship_nowhere,
+            format_call=_format_for(chosen.url),
+            draw=lambda: random.randrange(100),
+            on_error=self._on_error,
+            ports=chosen.app_ports,
+            dedup=chosen.dedup,
+            realip_header=chosen.realip_header,
+            body_limit_bytes=chosen.body_limit_bytes,
+            memory_limit_bytes=chosen.memory_limit_bytes,
+            disabled=chosen.disable,
+        )
+
+    # ---- the whole run
+
+    def run(self) -> int:
+        """Captures until the input ends or a signal comes; then finishes, flushes and prints the ledger."""
+        with self._signals():
+            if self._settings.engine == settings.ENGINE_FILE:
+                return self._run_files()
+            return self._run_live()
+
+    def _run_live(self) -> int:
+        chosen = self._settings
+        ports: list[tuple[int, Handler]] = [(chosen.port, self.pipeline.vxlan_datagram)]
+        if chosen.geneve_port:
+            ports.append((chosen.geneve_port, self.pipeline.geneve_datagram))
+        self._udp = source = UdpSource(chosen.address, ports)
+        with contextlib.closing(source), self._metrics():
+            self._log_start()
+            self._log_receive_buffer(source)
+            self._start_delivery()
+            self._receive(source)
+            self._finish()
+            self._end_delivery(GRACE_S)
+        return EXIT_OK
+
+    def _receive(self, source: UdpSource) -> None:
+        tick_ms = TICK_NS // 1_000_000
+        next_look_s = 0.0
+        while not self._should_stop():
+            arrived = source.wait(tick_ms)
+            with self._lock:
+                if arrived:
+                    source.receive()
+                else:
+                    self.pipeline.advance(source.clock.now_ns())
+            now_s = self._active_s = time.monotonic()
+            if self._vnis_file is not None and now_s >= next_look_s:
+                next_look_s = now_s + 1.0
+                self._look_at_vnis_file(self._vnis_file)
+        end_s = time.monotonic() + DRAIN_S
+        while time.monotonic() < end_s:
+            with self._lock:
+                if not source.receive():
+                    break
+
+    def _run_files(self) -> int:
+        chosen = self._settings
+        try:
+            files = CaptureFiles(list(chosen.read))
+        except OSError as error:
+            _log.error("%s: can't be read: %s", error.filename, error.strerror)
+            return EXIT_DAMAGED
+        with contextlib.closing(files), self._metrics():
+            self._log_start()
+            self._start_delivery()
+            shows_bar = not (chosen.url in (settings.URL_STDOUT, settings.URL_TTY) and sys.stdout.isatty())
+            with progress_bar(files, lambda: self.pipeline.counters.calls, shows_bar) as step:
+                frames = files.frames()
+                while not self._should_stop():
+                    with self._lock:
+                        count = 0
+                        for frame in itertools.islice(frames, _FRAMES_A_STEP):
+                            count += 1
+                            self.pipeline.frame(frame.data, frame.link_type, frame.ts_ns)
+                    if not count:
+                        break
+                    step()
+                    self._wait(lambda queue: queue.wait_for_room(_WAIT_SLICE_S))
+            self._finish()
+            if self._queue is not None:
+                self._queue.finish()
+            self._wait(lambda queue: queue.wait_until_done(_WAIT_SLICE_S))
+            ended = self._end_delivery(GRACE_S if self._stop_signals else 0.5)
+        for error_text in files.errors:
+            _log.error("%s", error_text)
+        if files.errors:
+            return EXIT_DAMAGED
+        return EXIT_OK if ended else EXIT_UNDELIVERED
+
+    # ---- the parts of a run
+
+    def _should_stop(self) -> bool:
+        has_reader = self._deliverer is None or not self._deliverer.is_gone.is_set()
+        return self._stop_signals > 0 or self._stalled or not has_reader
+
+    def _wait(self, is_over: Callable[[BatchQueue], bool]) -> None:
+        """Reading a capture file waits for delivery: until it is over, a signal comes, or nothing moves for STALL_S."""
+        queue = self._queue
+        moved_s = self._active_s = time.monotonic()
+        before = queue.counts().waiting if queue is not None else 0
+        while queue is not None and not self._should_stop() and not is_over(queue):
+            self._active_s = time.monotonic()
+            waiting = queue.counts().waiting
+            if waiting != before:
+                before, moved_s = waiting, self._active_s
+            elif self._active_s - moved_s > STALL_S:
+                self._stalled = True
+
+    def _start_delivery(self) -> None:
+        if self._deliverer is not None:
+            self._deliverer.start()
+
+    def _finish(self) -> None:
+        with self._lock:
+            self.pipeline.finish()
+
+    def _end_delivery(self, grace_s: float) -> bool:
+        """True when everything that was shipped was accepted, or its reader did not want more."""
+        if self._deliverer is None:
+            counts = None
+        else:
+            self._deliverer.stop(grace_s)
+            counts = self._deliverer.queue.counts()
+        print(self.look().as_text(), file=sys.stderr, flush=True)
+        if counts is None or self._deliverer is None or self._deliverer.is_gone.is_set():
+            return True
+        if counts.dropped:
+            _log.error("%d calls were not delivered to %s", counts.dropped, where(self._settings.url))
+        return counts.dropped + counts.dead == 0
+
+    def look(self) -> Ledger:
+        """The ledger as of now."""
+        with self._lock:
+            return ledger.take(
+                self.pipeline,
+                self._queue,
+                self._udp.kernel_dropped if self._udp is not None else 0,
+                self._deliverer.retries if self._deliverer is not None else 0,
+            )
+
+    def _is_healthy(self) -> bool:
+        return time.monotonic() - self._active_s < 5.0
+
+    @contextlib.contextmanager
+    def _metrics(self) -> Iterator[None]:
+        chosen = self._settings
+        wanted = chosen.metrics
+        if wanted is None or (chosen.engine == settings.ENGINE_FILE and not chosen.metrics_asked_for):
+            yield
+            return
+        try:
+            server = MetricsServer(wanted.host, wanted.port, self.look, self._is_healthy)
+        except OSError as error:
+            text = f"metrics can't be served on {wanted.host}:{wanted.port}: {error.strerror}"
+            if chosen.metrics_asked_for:
+                raise CaptureError(f"{text}; use another --metrics address, or off") from None
+            _log.warning("%s; going on without them", text)
+            yield
+            return
+        host = f"[{wanted.host}]" if ":" in wanted.host else wanted.host
+        _log.info("metrics: http://%s:%d/metrics and /healthz", host, server.address[1])
+        with contextlib.closing(server):
+            yield
+
+    def _look_at_vnis_file(self, file: _VniFile) -> None:
+        try:
+            listed = file.changed()
+        except ValueError as error:
+            _log.warning("%s; the list before goes on", error)
+            return
+        if listed is not None:
+            vnis = self._settings.vnis_given.joined(listed)
+            with self._lock:
+                self.pipeline.decoder.vnis = vnis
+            _log.info("VNIs are now: %s", vnis.describe())
+
+    # ---- signals, errors, logs
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        now_s = time.monotonic()
+        if self._stop_signals and now_s - self._stopped_s > SECOND_SIGNAL_S:
+            signal.signal(number, signal.SIG_DFL)  # asked again: end at once
+            os.kill(os.getpid(), number)
+        if not self._stop_signals:
+            self._stopped_s = now_s
+        self._stop_signals += 1
+
+    def _on_error(self, error: Exception) -> None:
+        """An error of our own: one line a minute for each place, never with payload in it."""
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
+        now_s = time.monotonic()
+        if now_s - self._errors_logged_s.get(place, -_ERROR_EVERY_S) < _ERROR_EVERY_S:
+            return
+        self._errors_logged_s[place] = now_s
+        _log.error("%s at %s: what was at hand is dropped; please report it", type(error).__name__, place)
+        if self._settings.debug:
+            _log.debug("".join(traceback.format_tb(error.__traceback__)))
+
+    def _log_start(self) -> None:
+        chosen = self._settings
+        _log.info("vxsniff %s", __version__)
+        if chosen.engine == settings.ENGINE_FILE:
+            names = ", ".join("standard input" if name == "-" else name for name in chosen.read)
+            what = f"capture files {names}"
+        else:
+            what = f"VXLAN on UDP {_listening(chosen.address, chosen.port)}"
+            if chosen.geneve_port:
+                what += f" and GENEVE on {_listening(chosen.address, chosen.geneve_port)}"
+        ports = f"TCP ports {_ports_in_words(chosen.app_ports)}" if chosen.app_ports else "all TCP ports"
+        twins = "" if chosen.dedup else ", every copy of a doubly mirrored call"
+        _log.info("capturing: %s; VNIs %s; %s%s", what, chosen.vnis.describe(), ports, twins)
+        if self._queue is None:
+            _log.info("delivering: nothing, it is switched off")
+        else:
+            packed = " compressed" if chosen.posts and not chosen.rules.skip_compression else ""
+            how = f" in{packed} batches of {size_in_words(chosen.batch_bytes)}" if chosen.posts else ""
+            _log.info("delivering: to %s%s", where(chosen.url), how)
+        _log.info("rules: %s, %d in all", chosen.rules_origin, len(chosen.rules.rules))
+        for rule in chosen.rules.slow_rules:
+            _log.warning(
+                "line %d: %r can't run in linear time: longer values than %d characters count as caught by it",
+                rule.line,
+                rule.text,
+                RE_MAX_CHARS,
+            )
+        if chosen.ignored_variables:
+            _log.warning("not in this version, ignored: %s", ", ".join(chosen.ignored_variables))
+
+    def _log_receive_buffer(self, source: UdpSource) -> None:
+        granted = source.receive_buffer_bytes
+        if granted >= RECEIVE_BUFFER_BYTES:
+            _log.info("receive buffer: %s", size_in_words(granted))
+        else:
+            _log.warning(
+                "receive buffer: %s of the %s asked for; `sysctl -w net.core.rmem_max=%d` allows more",
+                size_in_words(granted),
+                size_in_words(RECEIVE_BUFFER_BYTES),
+                RECEIVE_BUFFER_BYTES,
+            )
+
+
+class _VniFile:
+    """Tells when the VNI file has changed. A mounted ConfigMap changes by a new link, so the file is looked up anew."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen = self._state()
+
+    def _state(self) -> tuple[int, int, int]:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return 0, 0, 0
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def changed(self) -> VniFilter | None:
+        """The new list, or None when there is none. Raises ValueError when it can't be read."""
+        state = self._state()
+        if state == self._seen:
+            return None
+        self._seen = state
+        return settings.read_vnis_file(self._path)
+
+
+def _ship_nowhere(line: bytes) -> None:
+    del line
+    raise AssertionError("a disabled pipeline ships nothing")
+
+
+def _open_outlet(chosen: Settings) -> Outlet:
+    if chosen.posts:
+        return PostOutlet(chosen.url, not chosen.rules.skip_compression)
+    if chosen.url in (settings.URL_STDOUT, settings.URL_TTY):
+        return StreamOutlet(sys.stdout.fileno())
+    try:
+        return FileOutlet(chosen.url)
+    except OSError as error:
+        raise SettingsError(f"USAGE_LOGGERS_URL: the file {chosen.url} can't be written: {error.strerror}") from None
+
+
+def _format_for(url: str) -> Format:
+    if url == settings.URL_TTY:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        return lambda details, record: readable.line(details, record, _time_of_day(record.now_ms), colour)
+    return ndjson_format(os.environ.get("DYNO") or socket.gethostname())
+
+
+def _time_of_day(now_ms: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(now_ms / 1000)) + f".{now_ms % 1000:03d}"
+
+
+def where(url: str) -> str:
+    """The place that calls go to, for people; without a password."""
+    if url in (settings.URL_STDOUT, settings.URL_TTY):
+        return "standard output"
+    return settings.without_password(url)
+
+
+def _listening(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _ports_in_words(ports: frozenset[int]) -> str:
+    """Ports as a list of numbers and ranges."""
+    words = []
+    ordered = sorted(ports)
+    start = 0
+    for i, port in enumerate(ordered):
+        if i + 1 == len(ordered) or ordered[i + 1] != port + 1:
+            words.append(str(port) if i == start else f"{ordered[start]}-{port}")
+            start = i + 1
+    return ", ".join(words)
