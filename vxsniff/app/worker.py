@@ -214,7 +214,10 @@ class Worker:
         else:
             self._deliverer.stop(grace_s)
             counts = self._deliverer.queue.counts()
-        print(self.look().as_text(), file=sys.stderr, flush=True)
+        final = self.look()
+        print(final.as_text(), file=sys.stderr, flush=True)
+        if not final.closes:
+            _log.error("the ledger does not close: please report it")
         if counts is None or self._deliverer is None or self._deliverer.is_gone.is_set():
             return True
         if counts.dropped:

@@ -181,7 +181,7 @@ class MessageStream:
         message = self.message
         if message is None:
             return
-        if self._state == UNTIL_CLOSE:
+        if self._state == UNTIL_CLOSE or self._may_be_bodiless(message):
             self._complete(message.end_seq, message.end_ns)
         elif self._state == LENGTH:
             message.lose_body(self._remaining, True)
@@ -375,10 +375,18 @@ class MessageStream:
         A request with `Expect: 100-continue` that got its final answer needs no body (RFC 9110 section 10.1.1), and
         a response whose request is not known may have answered HEAD.
         """
-        if message.wire_body_bytes or pos or message.is_damaged or not sniff.looks_like_start(data):
+        if pos or not self._may_be_bodiless(message) or not sniff.looks_like_start(data):
             return False
         self._complete(message.end_seq, message.end_ns)
         return True
+
+    def _may_be_bodiless(self, message: Message) -> bool:
+        return (
+            self.start_may_follow
+            and self._state in (LENGTH, CHUNKED, UNTIL_CLOSE)
+            and not message.wire_body_bytes
+            and not message.is_damaged
+        )
 
     # ---- the ends
 

@@ -1,0 +1,23 @@
+import os
+
+import pytest
+
+from tests.e2e import lab
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `root` need namespaces and tools: skipped where those are missing, but never in CI."""
+    reason = lab.missing()
+    if not reason:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            if os.environ.get("VXSNIFF_E2E") == "require":
+                item.add_marker(pytest.mark.xfail(reason=reason, run=False, strict=True))
+            else:
+                item.add_marker(pytest.mark.skip(reason=f"end-to-end tests can't run here: {reason}"))
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if os.environ.get("VXSNIFF_E2E") == "require" and lab.missing():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

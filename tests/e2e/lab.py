@@ -1,0 +1,180 @@
+"""A real mirror on one machine: client, server and mirror target in network namespaces, mirrored by the kernel.
+
+    cli (10.99.0.1, fd99::1) c0 --- s0 (10.99.0.2, fd99::2) srv --- 10.98.0.0/24 --- tgt     VNI 123: the server's end
+     +----------------------------- 10.97.0.0/24 ------------------------------------- tgt     VNI 124: the client's end
+
+tc mirred copies every frame of s0 (and of c0) to a vxlan device, as AWS does with an interface's frames.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+TOOLS = ("ip", "tc", "ethtool", "nginx", "curl", "tcpdump", "nft")
+NGINX = """
+daemon off; error_log {folder}/nginx-error.log; pid {folder}/nginx.pid; worker_processes 1; user root;
+events {{ worker_connections 512; }}
+http {{
+  default_type text/plain; types {{ application/json json; text/plain txt; }}
+  log_format call escape=json '{{"call":"$arg_call","method":"$request_method","uri":"$uri","status":$status,"bytes":$body_bytes_sent}}';
+  access_log {folder}/nginx.log call;
+  gzip on; gzip_min_length 200; gzip_types application/json; keepalive_requests 10000;
+  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4;
+  scgi_temp_path {folder}/t5;
+  server {{
+    listen 80; listen [::]:80; root {folder}/www; add_header x-call $arg_call always; etag on;
+    location = /moved {{ return 302 /hello.txt; }}
+    location /proxy/ {{ proxy_pass http://127.0.0.1:8001/; proxy_hide_header x-call; }}
+    location /until-close/ {{ proxy_pass http://127.0.0.1:8001/; proxy_hide_header x-call; chunked_transfer_encoding off; }}
+  }}
+}}
+"""
+
+
+def missing() -> str:
+    """Why the lab can't be set up here; empty when it can."""
+    if os.geteuid() != 0:
+        return "not root"
+    lacking = [tool for tool in TOOLS if shutil.which(tool, path=_PATH) is None]
+    return f"no {', '.join(lacking)}" if lacking else ""
+
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Lab:
+    def __init__(self, folder: Path, both_ends: bool = False) -> None:
+        self.folder = folder
+        self._name = f"vx{os.getpid() % 100000}"
+        self._stack = contextlib.ExitStack()
+        self._both_ends = both_ends
+
+    def ns(self, role: str) -> str:
+        return f"{self._name}{role}"
+
+    def __enter__(self):
+        try:
+            self._make_network()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stack.close()
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": _PATH}, timeout=60)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+        return done.stdout
+
+    def within(self, role: str, *command: str) -> list[str]:
+        return ["ip", "netns", "exec", self.ns(role), *command]
+
+    def start(self, role: str, *command: str, **options) -> subprocess.Popen:
+        """Starts a process in a namespace; it is ended with the lab."""
+        process = subprocess.Popen(
+            self.within(role, *command), env={**os.environ, "PATH": _PATH + ":" + os.environ["PATH"]}, **options
+        )
+        self._stack.callback(_end, process)
+        return process
+
+    def _make_network(self) -> None:
+        c, s, t = self.ns("c"), self.ns("s"), self.ns("t")
+        for name in (c, s, t):
+            self.run("ip", "netns", "add", name)
+            self._stack.callback(subprocess.run, ["ip", "netns", "del", name], check=False, capture_output=True)
+            self.run("ip", "-n", name, "link", "set", "lo", "up")
+        self._link(c, "c0", s, "s0", "10.99.0.1/24", "10.99.0.2/24", 1500)
+        self.run("ip", "-n", c, "addr", "add", "fd99::1/64", "dev", "c0", "nodad")
+        self.run("ip", "-n", s, "addr", "add", "fd99::2/64", "dev", "s0", "nodad")
+        self._link(s, "s1", t, "t0", "10.98.0.1/24", "10.98.0.2/24", 9001)
+        self._watch_target()
+        self._mirror(s, "s0", 123, "10.98.0.1", "10.98.0.2", "s1")
+        if self._both_ends:
+            self._link(c, "c1", t, "t1", "10.97.0.1/24", "10.97.0.2/24", 9001)
+            self._mirror(c, "c0", 124, "10.97.0.1", "10.97.0.2", "c1")
+
+    def _link(
+        self, left: str, left_dev: str, right: str, right_dev: str, left_ip: str, right_ip: str, mtu: int
+    ) -> None:
+        self.run(
+            *("ip", "link", "add", left_dev, "netns", left, "mtu", str(mtu)),
+            *("type", "veth", "peer", "name", right_dev, "mtu", str(mtu), "netns", right),
+        )
+        for name, device, address in ((left, left_dev, left_ip), (right, right_dev, right_ip)):
+            self.run("ip", "-n", name, "addr", "add", address, "dev", device)
+            self.run("ip", "-n", name, "link", "set", device, "up")
+            self.run("ip", "netns", "exec", name, "ethtool", "-K", device, "tso", "off", "gso", "off", "gro", "off")
+
+    def _mirror(self, ns: str, device: str, vni: int, local: str, remote: str, out: str) -> None:
+        self.run(
+            *("ip", "-n", ns, "link", "add", f"vx{vni}", "type", "vxlan", "id", str(vni), "local", local),
+            *("remote", remote, "dev", out, "dstport", "4789"),
+        )
+        self.run("ip", "-n", ns, "link", "set", f"vx{vni}", "mtu", "8951", "up")
+        tc = ("ip", "netns", "exec", ns, "tc")
+        self.run(*tc, "qdisc", "add", "dev", device, "clsact")
+        for direction in ("ingress", "egress"):
+            self.run(
+                *(*tc, "filter", "add", "dev", device, direction, "protocol", "all", "u32", "match", "u32", "0", "0"),
+                *("action", "mirred", "egress", "mirror", "dev", f"vx{vni}"),
+            )
+
+    def _watch_target(self) -> None:
+        """Counts mirrored packets where they arrive: the sending devices count a batch of segments as one."""
+        nft = self.within("t", "nft")
+        self.run(*nft, "add table inet mirror")
+        self.run(*nft, "add chain inet mirror in { type filter hook input priority 0; }")
+        self.run(*nft, "add rule inet mirror in udp dport 4789 counter")
+
+    def lose(self, percent: int) -> None:
+        """From here on the target loses that share of mirrored packets."""
+        loss = f"add rule inet mirror in udp dport 4789 numgen random mod 100 < {percent} counter drop"
+        self.run(*self.within("t", "nft"), loss)
+
+    def mirrored_and_lost(self) -> list[int]:
+        """How many mirrored packets arrived at the target, and how many of those it lost."""
+        rules = json.loads(self.run(*self.within("t", "nft", "-j", "list", "table", "inet", "mirror")))
+        counters = [
+            expression["counter"]["packets"]
+            for item in rules["nftables"]
+            for expression in item.get("rule", {}).get("expr", [])
+            if "counter" in expression
+        ]
+        return [*counters, 0][:2]
+
+    def start_nginx(self) -> None:
+        www = self.folder / "www"
+        www.mkdir()
+        (www / "hello.txt").write_text("hello, world\n" * 3)
+        (www / "big.json").write_text(json.dumps([{"id": i, "name": f"item {i}"} for i in range(400)]))
+        config = self.folder / "nginx.conf"
+        config.write_text(NGINX.format(folder=self.folder))
+        os.chmod(self.folder, 0o755)
+        self.start("s", "nginx", "-c", str(config), "-e", str(self.folder / "nginx-error.log"))
+        self.wait_for_port("s", 80)
+
+    def wait_for_port(self, role: str, port: int) -> None:
+        for _ in range(200):
+            if f":{port} " in self.run(*self.within(role, "ss", "-Hltn")):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"nothing listens on port {port}")
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
