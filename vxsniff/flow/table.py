@@ -482,14 +482,15 @@ class FlowTable:
     def _begin_midstream(self, flow: Flow, side: int, half: HalfStream) -> None:
         """No SYN came: the earliest held segment that looks like the start of a message is the first byte."""
         half.searching = True
-        start = -1
+        # Positions count from the segment that came first; one that belongs before it has a negative position.
+        start: int | None = None
         for piece in half.held:
             if self._looks_like_start(piece.payload):
                 start = piece.pos
                 break
-        if start < 0 and half.fin_pos >= 0:
+        if start is None and half.fin_pos >= 0:
             start = half.fin_pos
-        if start < 0:
+        if start is None:
             self._drop_held(half)
             return
         if not flow.midstream:
