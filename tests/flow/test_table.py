@@ -251,7 +251,13 @@ def test_twins_fill_each_others_holes():
 
 
 def test_a_twin_that_is_seen_midstream_is_joined():
-    game = Game().handshake().seg(C, 101, b"GET /a").seg(S, 901, b"HTTP/1.", ack=107).seg(C, 107, b"GET /b", ack=908, vni=2)
+    game = (
+        Game()
+        .handshake()
+        .seg(C, 101, b"GET /a")
+        .seg(S, 901, b"HTTP/1.", ack=107)
+        .seg(C, 107, b"GET /b", ack=908, vni=2)
+    )
     assert game.told() == [("data", 0, b"GET /a"), ("data", 1, b"HTTP/1."), ("data", 0, b"GET /b")]
     assert game.table.flows_joined == 1
 

@@ -61,7 +61,9 @@ def test_ipv4_and_tcp_options_are_skipped():
 
 
 def test_ipv6_extension_headers_are_skipped():
-    chain = bytes([43, 0]) + bytes(6) + bytes([60, 1]) + bytes(14) + bytes([51, 0]) + bytes(6) + bytes([6, 1]) + bytes(10)
+    chain = (
+        bytes([43, 0]) + bytes(6) + bytes([60, 1]) + bytes(14) + bytes([51, 0]) + bytes(6) + bytes([6, 1]) + bytes(10)
+    )
     segment = decoded(in_vxlan(ethernet(ipv6(chain + tcp(payload=PAYLOAD), following=0), 0x86DD), 1))
     assert segment.payload == PAYLOAD
 
@@ -179,7 +181,9 @@ def test_fragments_of_other_vnis_are_not_mixed():
 
 def test_geneve_options_are_skipped_and_vxlan_inside_is_unwrapped():
     decoder = Decoder(parse_vni_list("123"))
-    options = bytes.fromhex("0108 01 02 0000000000000001 0108 02 02 0000000000000002 0108 03 01 00000003".replace(" ", ""))
+    options = bytes.fromhex(
+        "0108 01 02 0000000000000001 0108 02 02 0000000000000002 0108 03 01 00000003".replace(" ", "")
+    )
     outer = ipv4(udp(in_vxlan(PLAIN, 123)), proto=17)
     segment = decoder.geneve_datagram(in_geneve(outer, 0, options, 0x0800), 3)
     assert (segment.vni, segment.payload) == (123, PAYLOAD)

@@ -92,14 +92,28 @@ def _decode_coding(coding: bytes, body: bytes, limit_bytes: int) -> tuple[bytes,
             out = decompressor.process(body, output_buffer_limit=limit_bytes + 1)
             return out[: limit_bytes + 1], decompressor.is_finished()
         if coding == b"zstd":
-            reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).stream_reader(
-                body, read_across_frames=True
-            )
-            out = reader.read(limit_bytes + 1)
-            return out, len(out) <= limit_bytes
+            return _decode_zstd(body, limit_bytes)
     except _DAMAGED:
         return b"", False
     return None
+
+
+def _decode_zstd(body: bytes, limit_bytes: int) -> tuple[bytes, bool]:
+    """All frames (RFC 8878 section 3.1). The reader is bounded but does not tell whether the last frame ended."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    out = decompressor.stream_reader(body, read_across_frames=True).read(limit_bytes + 1)
+    if len(out) > limit_bytes:
+        return out, False
+    if zstandard.frame_content_size(body) == len(out):
+        return out, True
+    # The size was not announced. A second decoder tells, and gives no more than what was just seen to fit.
+    while body:
+        frame = decompressor.decompressobj()
+        frame.decompress(body)
+        if not frame.eof:
+            return out, False
+        body = frame.unused_data
+    return out, True
 
 
 def _inflate(body: bytes, wbits: int, limit_bytes: int) -> tuple[bytes, bool]:

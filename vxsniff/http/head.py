@@ -9,6 +9,7 @@ and raw bytes in the target.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 import httptools
@@ -27,7 +28,16 @@ BODY_UNTIL_CLOSE: Final = 3
 class Head:
     """What llhttp says of a head; collects its callbacks."""
 
-    __slots__ = ("chunked", "content_length", "expects_continue", "headers", "target", "transfer_coded", "upgrade")
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "expects_continue",
+        "headers",
+        "is_complete",
+        "target",
+        "transfer_coded",
+        "upgrade",
+    )
 
     def __init__(self) -> None:
         self.headers: list[Header] = []
@@ -37,6 +47,10 @@ class Head:
         self.chunked = False
         self.upgrade = False
         self.expects_continue = False
+        self.is_complete = False
+
+    def on_headers_complete(self) -> None:
+        self.is_complete = True  # llhttp pauses behind it for upgrades, and calls that an error in one case of two
 
     def on_url(self, target: bytes) -> None:
         self.target = target
@@ -69,20 +83,23 @@ def parse_request(data: bytes, message: Message) -> Head | None:
     parser = httptools.HttpRequestParser(head)
     try:
         parser.feed_data(data)
+    except (httptools.HttpParserUpgrade, httptools.HttpParserError):
+        pass
+    if head.is_complete:
         message.method = parser.get_method()
         message.target = head.target
-    except httptools.HttpParserUpgrade:
-        message.method = parser.get_method()
-        message.target = head.target
-    except httptools.HttpParserError:
+    else:
         line_end = data.find(b"\n")
         line = sniff.split_request_line(data[:line_end])
         if line is None:
             return None
         message.method, message.target = line
         head = Head()
-        if not _feed_leniently(httptools.HttpRequestParser(head), b"GET / HTTP/1.1\r\n" + data[line_end + 1 :]):
+        parser = httptools.HttpRequestParser(head)
+        if not _feed_leniently(parser, head, b"GET / HTTP/1.1\r\n" + data[line_end + 1 :]):
             return None
+    if not parser.get_http_version().startswith("1."):
+        return None  # llhttp knows HTTP/0.9 and 2.0 as well
     message.headers = head.headers
     return head
 
@@ -93,21 +110,23 @@ def parse_response(data: bytes, message: Message) -> Head | None:
     parser = httptools.HttpResponseParser(head)
     try:
         parser.feed_data(data)
-    except httptools.HttpParserUpgrade:
+    except (httptools.HttpParserUpgrade, httptools.HttpParserError):
         pass
-    except httptools.HttpParserError:
+    if not head.is_complete:
         if not sniff.is_status_line(data[: data.find(b"\n")]):
             return None
         head = Head()
         parser = httptools.HttpResponseParser(head)
-        if not _feed_leniently(parser, data):
+        if not _feed_leniently(parser, head, data):
             return None
     message.status = parser.get_status_code()
     message.headers = head.headers
     return head
 
 
-def _feed_leniently(parser: httptools.HttpRequestParser | httptools.HttpResponseParser, data: bytes) -> bool:
+def _feed_leniently(
+    parser: httptools.HttpRequestParser | httptools.HttpResponseParser, head: Head, data: bytes
+) -> bool:
     parser.set_dangerous_leniencies(
         lenient_headers=True,
         lenient_chunked_length=True,
@@ -117,13 +136,9 @@ def _feed_leniently(parser: httptools.HttpRequestParser | httptools.HttpResponse
         lenient_optional_lf_after_cr=True,
         lenient_optional_cr_before_lf=True,
     )
-    try:
+    with contextlib.suppress(httptools.HttpParserUpgrade, httptools.HttpParserError):
         parser.feed_data(data)
-    except httptools.HttpParserUpgrade:
-        return True
-    except httptools.HttpParserError:
-        return False
-    return True
+    return head.is_complete
 
 
 def request_framing(head: Head) -> int:

@@ -414,7 +414,8 @@ class MessageStream:
         self._owner.boundary_lost(self._is_request, message)
 
     def _fail(self) -> None:
-        first = self._seen_messages == 0
+        # A start line that was one makes it HTTP, however the head went on.
+        first = self._seen_messages == 0 and not self._line_checked
         self.message = None
         self._drop_buffer()
         self._state = SEARCH
