@@ -1,5 +1,7 @@
 """The chunked coding against the RFC, and against h11 on generated bodies."""
 
+import itertools
+
 import h11
 import pytest
 from hypothesis import given
@@ -18,7 +20,7 @@ def decode(data, cuts=(), limit=LIMIT):
     decoder = ChunkedDecoder(message, limit)
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     used = 0
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         took = decoder.feed(data[start:end], 0)
         used = start + took
         if decoder.done or decoder.failed:

@@ -82,7 +82,7 @@ def test_a_frame_that_the_mirror_cut_short_says_how_much_is_missing(build, kind)
 
 
 def test_a_frame_cut_inside_a_header_is_counted_as_short():
-    for size in range(0, len(PLAIN) - len(PAYLOAD)):
+    for size in range(len(PLAIN) - len(PAYLOAD)):
         refused(in_vxlan(PLAIN[:size], 1), reasons.FRAME_SHORT)
 
 

@@ -86,10 +86,9 @@ class _Plan:
             return ""
         if any(p.matches(value, otherwise=True) for p in self.remove_if[1]):
             return ""
-        for pattern, template in self.replacements:
-            value = pattern.replace(value, template)
-            if not value:
-                return ""
+        if value:
+            for pattern, template in self.replacements:
+                value = pattern.replace(value, template)
         return value
 
 

@@ -84,7 +84,7 @@ def parse_request(data: bytes, message: Message) -> Head | None:
     try:
         parser.feed_data(data)
     except (httptools.HttpParserUpgrade, httptools.HttpParserError):
-        pass
+        pass  # whether the head is complete tells
     if head.is_complete:
         message.method = parser.get_method()
         message.target = head.target
@@ -111,7 +111,7 @@ def parse_response(data: bytes, message: Message) -> Head | None:
     try:
         parser.feed_data(data)
     except (httptools.HttpParserUpgrade, httptools.HttpParserError):
-        pass
+        pass  # whether the head is complete tells
     if not head.is_complete:
         if not sniff.is_status_line(data[: data.find(b"\n")]):
             return None
