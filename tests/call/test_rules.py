@@ -186,7 +186,7 @@ BAD = [
 def test_a_rule_that_does_not_parse_is_refused_with_its_line_as_it_is_there(line):
     with pytest.raises(SyntaxError):
         HttpRules(f"allow_http_url\n{line}")
-    with pytest.raises(RuleError, match="^line 2: "):
+    with pytest.raises(RuleError, match=r"^line 2: "):
         parse_rules(f"allow_http_url\n{line}")
 
 

@@ -42,11 +42,7 @@ class PostOutlet:
         self._packed: tuple[bytes, bytes] = (b"", b"")  # a batch that is tried again is compressed once
 
     def send(self, data: bytes, timeout_s: float) -> Outcome:
-        body = data
-        if self._compresses:
-            if self._packed[0] is not data:
-                self._packed = (data, isal_zlib.compress(data))
-            body = self._packed[1]
+        body = self._pack(data) if self._compresses else data
         try:
             with self._session.post(
                 self._url,
@@ -61,6 +57,11 @@ class PostOutlet:
             return Outcome(RETRY, _cause_of(error))
         except Exception as error:  # urllib3 lets some of its own through while an answer is read
             return Outcome(RETRY, _cause_of(error))
+
+    def _pack(self, data: bytes) -> bytes:
+        if self._packed[0] is not data:
+            self._packed = (data, isal_zlib.compress(data))
+        return self._packed[1]
 
     @staticmethod
     def _outcome(answer: requests.Response) -> Outcome:
