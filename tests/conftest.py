@@ -1,8 +1,13 @@
 import os
 
+import hypothesis
 import pytest
 
 from tests.e2e import lab
+
+# The same examples every time: a test that fails once fails always.
+hypothesis.settings.register_profile("vxsniff", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("vxsniff")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -123,6 +123,15 @@ def test_a_late_segment_fills_the_hole_before_it_is_given_up():
     assert game.table.lost_bytes == 0
 
 
+def test_every_hole_has_its_own_time():
+    game = Game().handshake().seg(C, 105, b"b").seg(S, 901, ack=106).seg(C, 101, b"aaaa").wait(0.22)
+    game.seg(C, 110, b"d").seg(S, 901, ack=111).wait(0.2)
+    assert game.told() == [("data", 0, b"aaaab")]
+    game.seg(C, 106, b"cccc")
+    assert game.told() == [("data", 0, b"ccccd")]
+    assert game.table.lost_bytes == 0
+
+
 def test_a_hole_that_nobody_acknowledged_waits_longer():
     game = Game().handshake().seg(C, 105, b"two").wait(9.9)
     assert game.told() == []

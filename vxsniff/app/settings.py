@@ -53,7 +53,14 @@ PRIVACY: Final = "Content"
 OPERATION: Final = "Operation"
 
 SETTINGS: Final = (
-    Setting("SNIFFER_ENGINE", "--engine", "NAME", "vxlan", CAPTURE, "vxlan (also: mirror) or file (also: pcap_file)"),
+    Setting(
+        "SNIFFER_ENGINE",
+        "--engine",
+        "NAME",
+        "vxlan",
+        CAPTURE,
+        "what to capture from: vxlan (also: mirror) or file (also: pcap_file)",
+    ),
     Setting(
         "SNIFFER_READ", "--read", "FILE...", "", CAPTURE, "read capture files, merged by time; - is standard input"
     ),
@@ -100,7 +107,14 @@ SETTINGS: Final = (
         "USAGE_LOGGERS_DISABLE", "--disable/--no-disable", "", "off", DELIVERY, "capture and count, deliver nothing"
     ),
     Setting("SNIFFER_BATCH_SIZE", "--batch-size", "SIZE", "256KiB", DELIVERY, "a batch closes at this size"),
-    Setting("SNIFFER_BATCH_WAIT", "--batch-wait", "TIME", "1s", DELIVERY, "or when its first call is this old"),
+    Setting(
+        "SNIFFER_BATCH_WAIT",
+        "--batch-wait",
+        "TIME",
+        "1s",
+        DELIVERY,
+        "or when its first call is this old, whichever comes first",
+    ),
     Setting(
         "SNIFFER_QUEUE_LIMIT",
         "--queue-limit",
@@ -118,9 +132,21 @@ SETTINGS: Final = (
         r"privacy rules, \n between them, or file://PATH",
     ),
     Setting("SNIFFER_REALIP_HEADER", "--realip-header", "NAME", "", PRIVACY, "add the client's address as this header"),
-    Setting("SNIFFER_BODY_LIMIT", "--body-limit", "SIZE", "1MiB", PRIVACY, "of a decoded body; the rest is left out"),
     Setting(
-        "SNIFFER_MEMORY_LIMIT", "--memory-limit", "SIZE", "512MiB", OPERATION, "for all connections being reassembled"
+        "SNIFFER_BODY_LIMIT",
+        "--body-limit",
+        "SIZE",
+        "1MiB",
+        PRIVACY,
+        "most that is kept of a decoded body; the rest is left out",
+    ),
+    Setting(
+        "SNIFFER_MEMORY_LIMIT",
+        "--memory-limit",
+        "SIZE",
+        "512MiB",
+        OPERATION,
+        "memory for all connections that are being reassembled",
     ),
     Setting(
         "SNIFFER_METRICS_ADDRESS",
@@ -344,7 +370,7 @@ def parse_ip(text: str) -> str:
 
 
 _MIB: Final = 1024 * 1024
-_SIZE: Final = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([kKmMgG]?)(i?)([bB]?)\s*")
+_SIZE: Final = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([kKmMgG]?)([iI]?)([bB]?)\s*")
 
 
 def size_between(least: int, most: int) -> Callable[[str], int]:

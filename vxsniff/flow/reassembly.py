@@ -54,6 +54,8 @@ class HalfStream:
         "origin_seq",
         "searching",
         "synchronised",
+        "waits_at",
+        "waits_since_ns",
     )
 
     def __init__(self) -> None:
@@ -65,6 +67,8 @@ class HalfStream:
         self.acked_pos = 0  # the other side has everything before this position
         self.fin_pos = -1
         self.held_bytes = 0
+        self.waits_at: int | None = None  # the position that the table waits for, and since when
+        self.waits_since_ns = 0
         self._held: list[Piece] = []  # sorted, not overlapping
 
     def position(self, seq: int) -> int:
@@ -113,7 +117,9 @@ class HalfStream:
 
     @property
     def has_hole(self) -> bool:
-        """Whether bytes are known to exist that have not come."""
+        """Whether bytes are known to exist that have not come; without a SYN, whether anything waits for one."""
+        if not self.synchronised:
+            return bool(self._held) or self.fin_pos >= 0
         return bool(self._held) or self.acked_pos > self.next_pos or self.fin_pos > self.next_pos
 
     def advance(self, length: int) -> None:

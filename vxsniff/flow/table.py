@@ -421,17 +421,23 @@ class FlowTable:
     # ---- time
 
     def _wait(self, flow: Flow) -> None:
-        """Something is open in this flow: it is looked at again, soon or later."""
+        """Something is open in this flow: it is looked at again, soon or later, when that has waited long enough."""
         soon = flow.reset_ns != 0
+        since_ns = flow.reset_ns or self.now_ns
         for half in flow.halves:
-            if half.acked_pos > half.next_pos or (not half.synchronised and (half.held or half.fin_pos >= 0)):
-                soon = True
+            if half.has_hole:
+                if half.waits_at != half.next_pos:
+                    half.waits_at = half.next_pos
+                    half.waits_since_ns = self.now_ns
+                since_ns = min(since_ns, half.waits_since_ns)
+                if not half.synchronised or half.acked_pos > half.next_pos:
+                    soon = True
         if soon:
             if flow not in self._soon:
-                self._soon[flow] = self.now_ns
+                self._soon[flow] = since_ns
                 self._later.pop(flow, None)
         elif flow not in self._soon and flow not in self._later:
-            self._later[flow] = self.now_ns
+            self._later[flow] = since_ns
 
     def advance(self, now_ns: int) -> None:
         """Looks at deadlines. Call it when no segment came for TICK_NS; segments call it themselves."""
@@ -439,13 +445,13 @@ class FlowTable:
             self.now_ns = now_ns
         self._next_tick_ns = self.now_ns + TICK_NS
         for queue, wait_ns in ((self._soon, REORDER_WAIT_NS), (self._later, HOLE_WAIT_NS)):
-            while queue:
+            for _ in range(len(queue)):
                 flow = next(iter(queue))
                 if self.now_ns - queue[flow] < wait_ns:
                     break
                 del queue[flow]
                 if flow.state < _CLOSED:
-                    self._resolve(flow, self.now_ns, queue is self._later)
+                    self._resolve(flow, self.now_ns, forced=False)
         for state, idle_ns in ((_HALF_OPEN, HALF_OPEN_NS), (_OPEN, IDLE_NS), (_CLOSED, CLOSED_NS)):
             idle = self._idle[state]
             while idle:
@@ -463,20 +469,27 @@ class FlowTable:
                         self._close(flow)
                         self._remove(flow)
 
-    def _resolve(self, flow: Flow, now_ns: int, all_holes: bool) -> None:
-        """The waiting time is over: begin without a SYN, declare holes lost, close what was reset."""
+    def _resolve(self, flow: Flow, now_ns: int, forced: bool) -> None:
+        """What has waited long enough (`forced`: all that waits) is over: flows begin without a SYN, holes are
+        declared lost, what was reset is closed. The rest waits on.
+        """
         for side in (0, 1):
             half = flow.halves[side]
-            if not half.synchronised and (half.held or half.fin_pos >= 0):
-                self._begin_midstream(flow, side, half)
-            acked_past = half.acked_pos > half.next_pos
-            if half.synchronised and half.has_hole and (all_holes or acked_past or flow.reset_ns):
+            if not half.has_hole or half.waits_at != half.next_pos:
+                continue
+            waited_ns = now_ns - half.waits_since_ns
+            if not half.synchronised:
+                if forced or waited_ns >= REORDER_WAIT_NS:
+                    self._begin_midstream(flow, side, half)
+                continue
+            is_known_lost = half.acked_pos > half.next_pos or flow.reset_ns != 0
+            if forced or waited_ns >= (REORDER_WAIT_NS if is_known_lost else HOLE_WAIT_NS):
                 self._skip_hole(flow, side, half, now_ns)
         if flow.state >= _CLOSED:
             return
-        if flow.reset_ns:
+        if flow.reset_ns and (forced or now_ns - flow.reset_ns >= REORDER_WAIT_NS):
             self._close(flow)
-        elif any(half.held or half.fin_pos > half.next_pos for half in flow.halves):
+        elif flow.reset_ns or flow.halves[0].has_hole or flow.halves[1].has_hole:
             self._wait(flow)
 
     def _begin_midstream(self, flow: Flow, side: int, half: HalfStream) -> None:
@@ -501,6 +514,7 @@ class FlowTable:
 
     def _drop_held(self, half: HalfStream) -> None:
         self.held_bytes -= half.held_bytes
+        half.waits_at = None
         for piece in half.take_all():
             self.midstream_bytes += len(piece.payload)
 
@@ -508,7 +522,8 @@ class FlowTable:
         """What lies between the expected byte and the next known one is lost."""
         end = half.hole_end()
         if end - half.next_pos == 1 and not half.held and half.fin_pos < 0:
-            return  # a FIN that was lost counts as one acknowledged byte: nothing is missing
+            half.acked_pos = half.next_pos  # a FIN that was lost counts as one acknowledged byte: nothing is missing
+            return
         missing = end - half.next_pos
         if missing > 0:
             self.lost_bytes += missing
@@ -530,7 +545,7 @@ class FlowTable:
             for flow in queue:
                 del queue[flow]
                 if flow.state < _CLOSED:
-                    self._resolve(flow, ts_ns, True)
+                    self._resolve(flow, ts_ns, forced=True)
                 return True
         return False
 
@@ -599,7 +614,7 @@ class FlowTable:
                 for flow in list(queue):
                     queue.pop(flow, None)
                     if flow.state < _CLOSED:
-                        self._resolve(flow, self.now_ns, True)
+                        self._resolve(flow, self.now_ns, forced=True)
         while self._flows:
             flow = next(iter(self._flows.values()))
             self._close(flow)
