@@ -12,7 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.capture.test_file import pcap_bytes
 from tests.e2e.lab import Lab
+from tests.e2e.program import Running, in_ledger, udp_payloads
+from vxsniff.capture.file import Frame, read_frames
 from vxsniff.http.body import to_text
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
@@ -36,8 +39,8 @@ class Run:
             assert collector.stdout.readline() == "ready\n"
             # The target's own capture, to be read as a file afterwards.
             dump = lab.start(
-                *("t", "tcpdump", "-i", "any", "-w", str(folder / "mirror.pcap"), "-U", "-s", "0", "-B", "16384"),
-                *("--immediate-mode", "udp", "port", "4789"),
+                *("t", "tcpdump", "-i", "any", "-w", str(folder / "mirror.pcap"), "-U", "-s", "10000", "-B", "65536"),
+                *("udp", "port", "4789"),
                 stderr=subprocess.PIPE,
             )
             while b"listening" not in dump.stderr.readline():
@@ -86,7 +89,9 @@ class Run:
             assert "does not close" not in self.ledger_text
             self.end_s = time.monotonic() - started_s
             dump.send_signal(signal.SIGINT)
+            said = dump.stderr.read().decode()
             dump.wait(20)
+            assert "\n0 packets dropped by kernel" in said, said
             collector.stdin.close()
             self.complaints = json.loads(collector.stdout.readline())["complaints"]
         self.client = {entry["call"]: entry for entry in _entries(folder / "clients.log")}
@@ -99,12 +104,10 @@ class Run:
 
     def ledger(self, name: str, part: str = "") -> int:
         """A number of the printed ledger: the total of an equation, or one of its parts; a fact."""
+        if not part:
+            return in_ledger(self.ledger_text, name)
         section = re.search(rf"^  {name} .*\n((?:    .*\n)*)", self.ledger_text, re.MULTILINE)
-        if section is None:
-            return 0
-        line = section[0] if not part else "".join(x for x in section[1].splitlines() if x.split()[0] == part)
-        numbers = re.search(r" ([\d,]+) ", line)
-        return int(numbers[1].replace(",", "")) if numbers else 0
+        return in_ledger("ledger\n" + section[1], part) if section else 0
 
 
 def _entries(path: Path) -> list[dict]:
@@ -194,9 +197,34 @@ def test_a_signal_ends_the_run_within_ten_seconds(plain):
     assert plain.end_s < 10
 
 
-def read_back(pcap: Path, folder: Path, *options: str) -> list[bytes]:
+def split_by_target(pcap: Path, folder: Path) -> list[Path]:
+    """One capture file for each address that mirrored packets were sent to."""
+    frames: dict[bytes, list[Frame]] = {}
+    with open(pcap, "rb") as file:
+        for frame in read_frames(file):
+            frames.setdefault(frame.data[20 + 16 : 20 + 20], []).append(frame)
+    paths = []
+    for number, (_, ones) in enumerate(sorted(frames.items())):
+        path = folder / f"end-{number}.pcap"
+        path.write_bytes(pcap_bytes(link_type=ones[0].link_type, frames=[(one.ts_ns, one.data) for one in ones]))
+        paths.append(path)
+    return paths
+
+
+def read_back(pcaps: list[Path], folder: Path, *options: str) -> list[bytes]:
     done = subprocess.run(
-        [sys.executable, "-m", "vxsniff", "--read", str(pcap), "--url", "-", "--rules", "include debug", *options],
+        [
+            sys.executable,
+            "-m",
+            "vxsniff",
+            "--read",
+            *map(str, pcaps),
+            "--url",
+            "-",
+            "--rules",
+            "include debug",
+            *options,
+        ],
         capture_output=True,
         cwd=folder,
         timeout=60,
@@ -206,7 +234,16 @@ def read_back(pcap: Path, folder: Path, *options: str) -> list[bytes]:
 
 
 def test_a_captured_run_read_as_a_file_gives_the_same_lines(plain, tmp_path):
-    assert without_times(read_back(plain.pcap, tmp_path)) == without_times(plain.lines)
+    assert without_times(read_back([plain.pcap], tmp_path)) == without_times(plain.lines)
+
+
+def test_a_captured_run_sent_again_over_udp_gives_the_same_lines(plain, tmp_path):
+    with Running("--url", "calls.ndjson", "--rules", "include debug", cwd=tmp_path) as running:
+        running.send(udp_payloads(plain.pcap))
+        assert running.stop() == 0
+    assert in_ledger(running.log, "kernel_dropped") == 0
+    again = (tmp_path / "calls.ndjson").read_bytes().splitlines()
+    assert without_times(again) == without_times(plain.lines)
 
 
 def test_a_run_mirrored_at_both_ends_gives_each_call_once(tmp_path):
@@ -216,9 +253,13 @@ def test_a_run_mirrored_at_both_ends_gives_each_call_once(tmp_path):
         check_call(run, call)
     assert run.ledger("flows_joined") >= run.connections
     assert run.ledger("frames") in run.mirrored
-    # The same two captures one after the other in a file's order: every second copy comes late.
-    assert without_times(read_back(run.pcap, tmp_path)) == without_times(run.lines)
-    copies = read_back(run.pcap, tmp_path, "--no-dedup")
+    # Read back from one file, and from one file for each end, whatever their order on the command line.
+    assert without_times(read_back([run.pcap], tmp_path)) == without_times(run.lines)
+    ends = split_by_target(run.pcap, tmp_path)
+    assert len(ends) == 2
+    assert without_times(read_back(ends, tmp_path)) == without_times(run.lines)
+    assert read_back(ends[::-1], tmp_path) == read_back(ends, tmp_path)
+    copies = read_back([run.pcap], tmp_path, "--no-dedup")
     assert Counter(number_of(json.loads(line)) for line in copies) == Counter(dict.fromkeys(run.client, 2))
 
 

@@ -179,6 +179,20 @@ def test_data_behind_a_fin_is_counted_and_dropped():
     assert game.table.after_end_bytes == 4
 
 
+def test_what_is_held_beyond_a_fin_is_dropped_when_the_fin_is_reached():
+    game = (
+        Game()
+        .handshake()
+        .seg(C, 105, b"beyond")
+        .seg(C, 120, b"and far")
+        .seg(C, 103, flags=FIN | ACK)
+        .seg(C, 101, b"GET/")
+    )
+    assert game.told() == [("data", 0, b"GE"), ("end", 0)]
+    assert game.table.after_end_bytes == 15
+    assert game.wait(20).told() == []
+
+
 def test_late_copies_of_a_closed_flow_begin_nothing():
     game = Game().handshake().seg(C, 101, b"GET").seg(C, 104, flags=FIN | ACK).seg(S, 901, flags=FIN | ACK)
     game.told()

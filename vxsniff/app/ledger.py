@@ -96,19 +96,7 @@ def take(pipeline: Pipeline, queue: BatchQueue | None, kernel_dropped: int, retr
             Entry("out_of_window", table.out_of_window_bytes, "too far from what was expected"),
             Entry("after_end", table.after_end_bytes, "behind the connection's end"),
             Entry("evicted", table.evicted_bytes, "held behind a hole when the connection ended or was let go"),
-            Entry(
-                "held",
-                table.payload_bytes
-                - table.delivered_bytes
-                - table.duplicate_bytes
-                - table.ignored_bytes
-                - table.midstream_bytes
-                - table.out_of_window_bytes
-                - table.after_end_bytes
-                - table.evicted_bytes,
-                "behind a hole, waiting",
-                is_open=True,
-            ),
+            Entry("held", table.held_payload_bytes, "behind a hole, waiting", is_open=True),
         ),
     )
     requests = Equation(

@@ -103,6 +103,10 @@ class HalfStream:
         return len(self._held)
 
     @property
+    def held_payload_bytes(self) -> int:
+        return self.held_bytes - HELD_OVERHEAD_BYTES * len(self._held)
+
+    @property
     def held(self) -> list[Piece]:
         """What is held, in order; not to be changed."""
         return self._held

@@ -98,7 +98,8 @@ class Flow:
 class FlowTable:
     """See the module's docstring. Counters are plain integers; at any time
 
-    payload_bytes == delivered + duplicate + ignored + midstream + out_of_window + after_end + evicted + held_payload
+    payload_bytes == delivered + duplicate + ignored + midstream + out_of_window + after_end + evicted
+                     + held_payload_bytes
     """
 
     def __init__(
@@ -143,6 +144,13 @@ class FlowTable:
         self.flows_evicted = 0
         self.flows_expired = 0
         self.port_reuses = 0
+
+    @property
+    def held_payload_bytes(self) -> int:
+        """Payload that waits behind holes: whatever holds any stands in one of the two queues."""
+        return sum(
+            half.held_payload_bytes for queue in (self._soon, self._later) for flow in queue for half in flow.halves
+        )
 
     # ---- segments
 
@@ -264,6 +272,9 @@ class FlowTable:
         ready = half.take_ready()
         self.held_bytes -= before - half.held_bytes
         for held in ready:
+            if held.pos > half.next_pos:
+                self.after_end_bytes += len(held.payload)  # the FIN came before it: nothing moves on from there
+                continue
             piece, trimmed = trim_front(held, half.next_pos)
             self.duplicate_bytes += trimmed
             self._give(flow, side, half, piece)
@@ -294,6 +305,9 @@ class FlowTable:
         if not half.is_finished or flow.ended & 1 << side:
             return
         flow.ended |= 1 << side
+        self.held_bytes -= half.held_bytes
+        for piece in half.take_all():
+            self.after_end_bytes += len(piece.payload)
         if flow.consumer is not None and not flow.ignored:
             flow.consumer.end(side, flow.last_ns)
         if flow.ended == 3:

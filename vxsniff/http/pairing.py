@@ -129,7 +129,7 @@ class Pairing:
         if found.after_gaps > self._certain_gaps and start_seq == self._last_end:
             return AMBIGUOUS, None  # the answer to a request that was lost comes first
         for _ in range(index):
-            self.pending.popleft()
+            self.pending.popleft().request.release()
             self.given_up += 1
         self.pending.popleft()
         self._uncertain = False
