@@ -101,6 +101,18 @@ def test_replaces_what_re_does(source, value, template):
     assert pattern.replace(value, replacement) == re.sub(source, template.replace("\\\\1", "\\1"), value)
 
 
+@pytest.mark.parametrize("source", ["a*?", ".*", "a*", "|a", "a??", "(?:)", "x*|b", "\\b", "^", "$", "a*?b*"])
+@pytest.mark.parametrize("value", ["", "a", "aab", "baa", "xx yy", "ä", "aä"])
+def test_empty_matches_are_replaced_as_re_does(source, value):
+    pattern = Pattern(source)
+    assert pattern.replace(value, Template("-", pattern)) == re.sub(source, "-", value)
+
+
+def test_a_long_value_is_replaced_as_a_whole():
+    pattern = Pattern(".*")
+    assert pattern.replace("a" * 100_000, Template("x", pattern)) == "xx"  # as re: the text, and the nothing behind it
+
+
 def test_what_re2_lacks_is_left_to_re():
     for source in ("(?!a)b", "(?<=a)b", "(a)\\1", "(?P=n)" if False else "(?P<n>a)(?P=n)", "a*+", "(?>a)"):
         pattern = Pattern(source)

@@ -38,7 +38,7 @@ class PatternError(ValueError):
 class Pattern:
     """One compiled expression. `is_linear` tells whether RE2 serves it."""
 
-    __slots__ = ("_ascii_only", "_ends_open", "_linear", "_python", "is_linear", "over_limit", "source")
+    __slots__ = ("_ascii_only", "_ends_open", "_linear", "_longest", "_python", "is_linear", "over_limit", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -47,6 +47,7 @@ class Pattern:
         except (re.error, OverflowError, RecursionError) as error:
             raise PatternError(str(error)) from None
         self._linear: re2._Regexp | None = None
+        self._longest: re2._Regexp | None = None  # finds the longest match at a place, to know of one that is not empty
         self._ascii_only = False
         self._ends_open = False
         self.over_limit = 0  # how many values were too long for `re`
@@ -57,6 +58,9 @@ class Pattern:
             options.log_errors = False
             try:
                 self._linear = re2.compile(text, options)
+                if self._python.match("") is not None:
+                    options.longest_match = True
+                    self._longest = re2.compile(text, options)
             except re2.error:
                 self._linear = None
         self.is_linear = self._linear is not None
@@ -89,9 +93,7 @@ class Pattern:
     def replace(self, value: str, template: Template) -> str:
         """The value with every match replaced; empty when the value is too long to tell."""
         if self._linear is None or not self._suits_linear(value):
-            if self._is_over_limit(value):
-                return ""
-            return self._python.sub(template.expand, value)
+            return self._replace_bounded(value, template)
         text = value.encode()
         parts: list[bytes] = []
         end = 0
@@ -110,7 +112,10 @@ class Pattern:
             if stop > start:
                 pos = stop
                 continue
-            # An empty match: copy one character and go on behind it.
+            # An empty match. `re` looks next for one at the same place that is not empty, as `a*?` has in `a`.
+            if self._longest is None or self._longest.search(text, stop).span() != (stop, stop):
+                return self._replace_bounded(value, template)
+            # There is none: copy one character and go on behind it.
             step = _char_bytes(text, stop)
             parts.append(text[stop : stop + step])
             pos = end = stop + max(step, 1)
@@ -118,6 +123,9 @@ class Pattern:
             return value
         parts.append(text[end:])
         return b"".join(parts).decode()
+
+    def _replace_bounded(self, value: str, template: Template) -> str:
+        return "" if self._is_over_limit(value) else self._python.sub(template.expand, value)
 
     @property
     def groups(self) -> int:
