@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,7 +15,7 @@ from dotenv import dotenv_values
 from vxsniff import __version__
 from vxsniff.app import settings
 from vxsniff.app.settings import BY_VARIABLE, SettingsError
-from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_USAGE, Worker
+from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_OWN, EXIT_USAGE, Worker
 from vxsniff.call.rules import RuleError, RuleSet, parse_rules
 from vxsniff.capture.udp import CaptureError
 
@@ -25,7 +26,7 @@ as one line of NDJSON to the capture URL. Each setting is a flag, an environment
 this order of precedence.
 
 Exit status: 0 done; 1 a capture file could not be read to its end; 2 a setting, rule or argument is wrong; \
-3 capturing could not begin; 4 a capture file's calls could not all be delivered.
+3 capturing could not begin; 4 a capture file's calls could not all be delivered; 70 an error of vxsniff's own.
 """
 
 app: Final = typer.Typer(
@@ -215,9 +216,16 @@ def main() -> None:
         _fail(str(error), EXIT_NO_CAPTURE)
     except Exception as error:
         # The parser's own errors: their class has moved between typer's versions.
-        if not hasattr(error, "format_message"):
+        if hasattr(error, "format_message"):
+            _fail(f"{error.format_message()} (vxsniff --help tells more)", EXIT_USAGE)
+        if "--debug" in sys.argv:
             raise
-        _fail(f"{error.format_message()} (vxsniff --help tells more)", EXIT_USAGE)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        _fail(
+            f"{type(error).__name__} at {place}: an error of vxsniff's own, please report it (--debug shows all)",
+            EXIT_OWN,
+        )
     sys.exit(status or 0)
 
 

@@ -45,6 +45,7 @@ EXIT_DAMAGED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_NO_CAPTURE: Final = 3
 EXIT_UNDELIVERED: Final = 4
+EXIT_OWN: Final = 70
 
 GRACE_S: Final = 6.0
 """How long delivery may go on after a signal."""

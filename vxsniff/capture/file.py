@@ -62,7 +62,7 @@ class CaptureFiles:
         self.frames_read = 0
         self._files: list[tuple[str, BinaryIO]] = []
         self.total_bytes = 0
-        """Of all files; 0 when it can't be known, as for standard input."""
+        """Of all files; -1 when it can't be known, as for standard input and pipes."""
         for name in names:
             self._files.append((name, self._open(name)))
 
@@ -78,7 +78,11 @@ class CaptureFiles:
 
     @property
     def read_bytes(self) -> int:
-        """How far into the files the frames are that were given so far, roughly: buffers read ahead."""
+        """How far into the files the frames are that were given so far, roughly: buffers read ahead. 0 where
+        `total_bytes` is not known: a pipe can't tell.
+        """
+        if self.total_bytes <= 0:
+            return 0
         return sum(file.tell() for name, file in self._files if name != "-" and not file.closed)
 
     def close(self) -> None:
