@@ -254,5 +254,7 @@ def test_metrics_that_were_asked_for_and_can_not_be_served_end_with_status_3(tmp
 
 def test_an_error_of_our_own_is_one_line_too(tmp_path):
     script = "import sys, vxsniff.app.cli as cli; sys.argv = ['vxsniff', '--url', '-']; cli.Worker = lambda chosen: 1 / 0; cli.main()"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, timeout=30
+    )
     one_line(done, 70, "ZeroDivisionError at ", "please report it")

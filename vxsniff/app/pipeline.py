@@ -15,7 +15,8 @@ from vxsniff.call import ndjson, policy
 from vxsniff.call.policy import Detail, Policy
 from vxsniff.call.record import Record, RecordBuilder
 from vxsniff.call.rules import RuleSet
-from vxsniff.flow.table import TICK_NS, Flow, FlowTable
+from vxsniff.flow.flow import Flow
+from vxsniff.flow.table import TICK_NS, FlowTable
 from vxsniff.http import sniff
 from vxsniff.http.budget import Budget
 from vxsniff.http.connection import HttpConnections

@@ -12,8 +12,8 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from vxsniff.call.policy import Detail
+from vxsniff.flow.flow import Flow
 from vxsniff.flow.seq import diff
-from vxsniff.flow.table import Flow
 from vxsniff.http import body as bodies
 from vxsniff.http.message import Message
 from vxsniff.http.pairing import Exchange

@@ -22,8 +22,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
+from vxsniff.flow.flow import CLOSED, HALF_OPEN, OPEN, REMOVED, UNKNOWN, Consumer, Flow
+from vxsniff.flow.matching import is_reused, is_twin
 from vxsniff.flow.reassembly import WINDOW_BYTES, HalfStream, Piece, trim_front
 from vxsniff.flow.seq import add, diff
 from vxsniff.wire.segment import ACK, FIN, RST, SYN, Segment, reverse_key
@@ -34,65 +36,6 @@ TICK_NS: Final = 50_000_000
 IDLE_NS: Final = 3_600_000_000_000
 HALF_OPEN_NS: Final = 60_000_000_000
 CLOSED_NS: Final = 5_000_000_000
-
-UNKNOWN: Final = -1
-
-# A flow's state, and the queue that it stands in for its end.
-_HALF_OPEN: Final = 0
-_OPEN: Final = 1
-_CLOSED: Final = 2
-_REMOVED: Final = 3
-
-
-class Consumer(Protocol):
-    """What a flow's bytes are given to. `side` is 0 or 1: whose bytes they are (0: the key's source)."""
-
-    def data(self, side: int, seq: int, ack: int, ts_ns: int, payload: bytes) -> None:
-        """The next bytes in order; `ack` is what their sender had received by then."""
-
-    def gap(self, side: int, missing_bytes: int, cut: bool, ts_ns: int) -> None:
-        """The next bytes will never come: lost, or `cut` off by the mirror's packet length."""
-
-    def end(self, side: int, ts_ns: int) -> None:
-        """This side has sent FIN, and all before it was given."""
-
-    def closed(self, ts_ns: int) -> None:
-        """The flow is over: closed, reset, idle or evicted. Nothing follows."""
-
-
-class Flow:
-    """One TCP connection. `ignored` is set by the consumer to give up the flow: its bytes are then only counted."""
-
-    __slots__ = (
-        "client",
-        "consumer",
-        "ended",
-        "halves",
-        "ignored",
-        "key",
-        "last_ns",
-        "midstream",
-        "next_same",
-        "reset_ns",
-        "state",
-        "vni",
-        "vnis",
-    )
-
-    def __init__(self, vni: int, key: bytes, ts_ns: int) -> None:
-        self.vni = vni
-        self.vnis: tuple[int, ...] = (vni,)
-        self.key = key
-        self.halves = (HalfStream(), HalfStream())
-        self.client = UNKNOWN  # the side that sent the SYN
-        self.midstream = False
-        self.ignored = False
-        self.consumer: Consumer | None = None
-        self.ended = 0  # bit 0, 1: which sides the consumer was told the end of
-        self.reset_ns = 0
-        self.last_ns = ts_ns
-        self.state = _HALF_OPEN
-        self.next_same: Flow | None = None  # another flow between the same endpoints, in another VNI
 
 
 class FlowTable:
@@ -162,7 +105,7 @@ class FlowTable:
         payload = segment.payload
         self.payload_bytes += len(payload)
         found = self._flows.get(segment.key)
-        if found is None or segment.vni != found.vni or found.state == _CLOSED or segment.flags & (SYN | RST):
+        if found is None or segment.vni != found.vni or found.state == CLOSED or segment.flags & (SYN | RST):
             found = self._flow_for(segment, found)
             if found is None:
                 return
@@ -213,8 +156,8 @@ class FlowTable:
 
     def _open(self, flow: Flow) -> Consumer:
         consumer = flow.consumer = self._make_consumer(flow)
-        if flow.state == _HALF_OPEN:
-            self._move(flow, _OPEN)
+        if flow.state == HALF_OPEN:
+            self._move(flow, OPEN)
         return consumer
 
     def _payload(self, flow: Flow, side: int, half: HalfStream, segment: Segment) -> None:
@@ -330,7 +273,7 @@ class FlowTable:
             flow = flow.next_same
         if flow is None and self._dedup:
             flow = first
-            while flow is not None and not self._is_twin(flow, segment):
+            while flow is not None and not is_twin(flow, segment):
                 flow = flow.next_same
             if flow is not None:
                 flow.vnis += (segment.vni,)
@@ -338,12 +281,12 @@ class FlowTable:
         flags = segment.flags
         if flags & RST:
             return self._reset(flow, segment)
-        if flow is not None and self._is_reused(flow, segment):
+        if flow is not None and is_reused(flow, segment):
             self.port_reuses += 1
             self._close(flow)
             self._remove(flow)
             flow = None
-        if flow is not None and flow.state == _CLOSED:
+        if flow is not None and flow.state == CLOSED:
             # Late copies of a closed flow's segments are no news.
             self.duplicate_bytes += len(segment.payload)
             return None
@@ -354,31 +297,6 @@ class FlowTable:
         if flags & SYN:
             self._syn(flow, segment)
         return flow
-
-    def _is_twin(self, flow: Flow, segment: Segment) -> bool:
-        """Whether the segment's numbers lie in this flow's windows, in both directions where both are known."""
-        half = flow.halves[0 if segment.key == flow.key else 1]
-        peer = flow.halves[1 if segment.key == flow.key else 0]
-        if not half.synchronised and not half.held:
-            # Nothing known of this direction: only its acknowledgement can tell.
-            return segment.flags & ACK != 0 and peer.synchronised and _near(peer, segment.ack)
-        if segment.flags & SYN:
-            return half.synchronised and half.origin_seq == add(segment.seq, 1)
-        if not _near(half, segment.seq):
-            return False
-        return not segment.flags & ACK or not (peer.synchronised or peer.held) or _near(peer, segment.ack)
-
-    def _is_reused(self, flow: Flow, segment: Segment) -> bool:
-        """Whether the segment belongs to a new connection between the same ports."""
-        half = flow.halves[0 if segment.key == flow.key else 1]
-        if segment.flags & SYN:
-            if not half.synchronised or half.origin_seq == add(segment.seq, 1):
-                return False
-            # A late SYN of a flow that was picked up midstream lies just before what was picked up.
-            return not (flow.midstream and 0 <= diff(half.origin_seq, add(segment.seq, 1)) < WINDOW_BYTES)
-        if flow.state != _CLOSED or not segment.payload or not half.synchronised:
-            return False
-        return not -WINDOW_BYTES < diff(segment.seq, half.next_seq) <= 0
 
     def _add(self, segment: Segment) -> Flow:
         while self.flow_count >= self._max_flows:
@@ -391,8 +309,8 @@ class FlowTable:
             flow.next_same, first.next_same = first.next_same, flow
         self.flow_count += 1
         self.flows_opened += 1
-        self.state_counts[_HALF_OPEN] += 1
-        self._idle[_HALF_OPEN].append((flow, segment.ts_ns))
+        self.state_counts[HALF_OPEN] += 1
+        self._idle[HALF_OPEN].append((flow, segment.ts_ns))
         return flow
 
     def _syn(self, flow: Flow, segment: Segment) -> None:
@@ -419,7 +337,7 @@ class FlowTable:
 
     def _reset(self, flow: Flow | None, segment: Segment) -> Flow | None:
         """A reset ends the flow after the time for reordered data, if it lies in the window."""
-        if flow is None or flow.state == _CLOSED:
+        if flow is None or flow.state == CLOSED:
             self.after_end_bytes += len(segment.payload)  # a diagnostic message (RFC 1122 section 4.2.2.12)
             return None
         half = flow.halves[0 if segment.key == flow.key else 1]
@@ -464,9 +382,9 @@ class FlowTable:
                 if self.now_ns - queue[flow] < wait_ns:
                     break
                 del queue[flow]
-                if flow.state < _CLOSED:
+                if flow.state < CLOSED:
                     self._resolve(flow, self.now_ns, forced=False)
-        for state, idle_ns in ((_HALF_OPEN, HALF_OPEN_NS), (_OPEN, IDLE_NS), (_CLOSED, CLOSED_NS)):
+        for state, idle_ns in ((HALF_OPEN, HALF_OPEN_NS), (OPEN, IDLE_NS), (CLOSED, CLOSED_NS)):
             idle = self._idle[state]
             while idle:
                 flow, since_ns = idle[0]
@@ -479,7 +397,7 @@ class FlowTable:
                     if flow.last_ns > since_ns:
                         idle.append((flow, flow.last_ns))
                     else:
-                        self.flows_expired += state != _CLOSED
+                        self.flows_expired += state != CLOSED
                         self._close(flow)
                         self._remove(flow)
 
@@ -499,7 +417,7 @@ class FlowTable:
             is_known_lost = half.acked_pos > half.next_pos or flow.reset_ns != 0
             if forced or waited_ns >= (REORDER_WAIT_NS if is_known_lost else HOLE_WAIT_NS):
                 self._skip_hole(flow, side, half, now_ns)
-        if flow.state >= _CLOSED:
+        if flow.state >= CLOSED:
             return
         if flow.reset_ns and (forced or now_ns - flow.reset_ns >= REORDER_WAIT_NS):
             self._close(flow)
@@ -558,7 +476,7 @@ class FlowTable:
         for queue in (self._soon, self._later):
             for flow in queue:
                 del queue[flow]
-                if flow.state < _CLOSED:
+                if flow.state < CLOSED:
                     self._resolve(flow, ts_ns, forced=True)
                 return True
         return False
@@ -567,7 +485,7 @@ class FlowTable:
 
     def _close(self, flow: Flow) -> None:
         """The flow is over: what is held is let go, the consumer is told; the flow lingers for late copies."""
-        if flow.state >= _CLOSED:
+        if flow.state >= CLOSED:
             return
         for half in flow.halves:
             self.held_bytes -= half.held_bytes
@@ -575,7 +493,7 @@ class FlowTable:
                 self.evicted_bytes += len(piece.payload)
         self._soon.pop(flow, None)
         self._later.pop(flow, None)
-        self._move(flow, _CLOSED)
+        self._move(flow, CLOSED)
         consumer, flow.consumer = flow.consumer, None
         if consumer is not None:
             consumer.closed(flow.last_ns)
@@ -587,10 +505,10 @@ class FlowTable:
         self._idle[state].append((flow, flow.last_ns))
 
     def _remove(self, flow: Flow) -> None:
-        if flow.state == _REMOVED:
+        if flow.state == REMOVED:
             return
         self.state_counts[flow.state] -= 1
-        flow.state = _REMOVED
+        flow.state = REMOVED
         self.flow_count -= 1
         first = self._flows[flow.key]
         if first is not flow:
@@ -605,8 +523,8 @@ class FlowTable:
 
     def _evict(self) -> None:
         """Makes room for one flow. Each queue is in order of the last look, near enough to the last segment."""
-        half_open = self.state_counts[_HALF_OPEN]
-        order = (_CLOSED, _HALF_OPEN, _OPEN) if half_open * 2 >= self._max_flows else (_CLOSED, _OPEN, _HALF_OPEN)
+        half_open = self.state_counts[HALF_OPEN]
+        order = (CLOSED, HALF_OPEN, OPEN) if half_open * 2 >= self._max_flows else (CLOSED, OPEN, HALF_OPEN)
         for state in order:
             idle = self._idle[state]
             while idle:
@@ -616,7 +534,7 @@ class FlowTable:
                 if flow.last_ns > since_ns:
                     idle.append((flow, flow.last_ns))
                     continue
-                self.flows_evicted += state != _CLOSED
+                self.flows_evicted += state != CLOSED
                 self._close(flow)
                 self._remove(flow)
                 return
@@ -627,13 +545,9 @@ class FlowTable:
             for queue in (self._soon, self._later):
                 for flow in list(queue):
                     queue.pop(flow, None)
-                    if flow.state < _CLOSED:
+                    if flow.state < CLOSED:
                         self._resolve(flow, self.now_ns, forced=True)
         while self._flows:
             flow = next(iter(self._flows.values()))
             self._close(flow)
             self._remove(flow)
-
-
-def _near(half: HalfStream, seq: int) -> bool:
-    return abs(diff(seq, half.next_seq)) < WINDOW_BYTES

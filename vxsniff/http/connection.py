@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from vxsniff.flow.flow import Flow
 from vxsniff.flow.seq import add
-from vxsniff.flow.table import Flow
 from vxsniff.http import head as heads
 from vxsniff.http import pairing, sniff, stream
 from vxsniff.http.budget import Budget
