@@ -115,11 +115,14 @@ class Worker:
     def _run_live(self) -> int:
         chosen = self._settings
         ports: list[tuple[int, Handler]] = [(chosen.port, self.pipeline.vxlan_datagram)]
+        names = ["VXLAN"]
         if chosen.geneve_port:
             ports.append((chosen.geneve_port, self.pipeline.geneve_datagram))
+            names.append("GENEVE")
         self._udp = source = UdpSource(chosen.address, ports)
         with contextlib.closing(source), self._metrics():
-            self._log_start()
+            names = [f"{name} on UDP {_listening(*where)}" for name, where in zip(names, source.addresses, strict=True)]
+            self._log_start(" and ".join(names))
             self._log_receive_buffer(source)
             self._start_delivery()
             self._receive(source)
@@ -155,7 +158,8 @@ class Worker:
             _log.error("%s: can't be read: %s", error.filename, error.strerror)
             return EXIT_DAMAGED
         with contextlib.closing(files), self._metrics():
-            self._log_start()
+            names = ["standard input" if name == "-" else name for name in chosen.read]
+            self._log_start(f"capture files {', '.join(names)}")
             self._start_delivery()
             shows_bar = not (chosen.url in (settings.URL_STDOUT, settings.URL_TTY) and sys.stdout.isatty())
             with progress_bar(files, lambda: self.pipeline.counters.calls, shows_bar) as step:
@@ -304,16 +308,9 @@ class Worker:
         if self._settings.debug:
             _log.debug("".join(traceback.format_tb(error.__traceback__)))
 
-    def _log_start(self) -> None:
+    def _log_start(self, what: str) -> None:
         chosen = self._settings
         _log.info("vxsniff %s", __version__)
-        if chosen.engine == settings.ENGINE_FILE:
-            names = ", ".join("standard input" if name == "-" else name for name in chosen.read)
-            what = f"capture files {names}"
-        else:
-            what = f"VXLAN on UDP {_listening(chosen.address, chosen.port)}"
-            if chosen.geneve_port:
-                what += f" and GENEVE on {_listening(chosen.address, chosen.geneve_port)}"
         ports = f"TCP ports {_ports_in_words(chosen.app_ports)}" if chosen.app_ports else "all TCP ports"
         twins = "" if chosen.dedup else ", every copy of a doubly mirrored call"
         _log.info("capturing: %s; VNIs %s; %s%s", what, chosen.vnis.describe(), ports, twins)

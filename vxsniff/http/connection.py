@@ -131,7 +131,7 @@ class HttpConnection:
             undecided = self._undecided[side]
             if undecided:
                 # What was too little to tell by is given with the rest; it lies before.
-                self._undecided[side] = b""
+                self._forget_undecided(side)
                 payload = undecided + payload
                 seq = add(seq, -len(undecided))
         messages.data(seq, ack, ts_ns, payload)
@@ -139,7 +139,7 @@ class HttpConnection:
     def gap(self, side: int, missing_bytes: int, cut: bool, ts_ns: int) -> None:
         if self._streams[side] is None:
             # Lost before it said what it speaks: the role comes from the other side, or from the SYN.
-            self._undecided[side] = b""
+            self._forget_undecided(side)
             other = self._streams[1 - side]
             if other is self._requests or (other is None and self._flow.client == 1 - side):
                 self._streams[side] = self._responses
@@ -168,7 +168,11 @@ class HttpConnection:
         """Which stream this side is, once its bytes tell; None when they don't yet, or are not HTTP/1."""
         data = self._undecided[side] + payload
         kind = sniff.classify(data.lstrip(b"\r\n"))
-        if kind == sniff.NEED_MORE and len(data) <= sniff.MAX_FIRST_LINE_BYTES:
+        if (
+            kind == sniff.NEED_MORE
+            and len(data) <= sniff.MAX_FIRST_LINE_BYTES
+            and self._shared.budget.charge(len(payload))
+        ):
             self._undecided[side] = data
             return None
         messages = None
@@ -189,6 +193,10 @@ class HttpConnection:
         self._streams[side] = messages
         return messages
 
+    def _forget_undecided(self, side: int) -> None:
+        self._shared.budget.release(len(self._undecided[side]))
+        self._undecided[side] = b""
+
     def _ignore(self) -> None:
         """The rest of this connection is not HTTP/1."""
         self._flow.ignored = True
@@ -202,6 +210,8 @@ class HttpConnection:
             self._emit(exchange)
         self._give_up(len(self._pairing.pending))
         self._shared.blocked.pop(self, None)
+        self._forget_undecided(0)
+        self._forget_undecided(1)
         for messages in (self._requests, self._responses):
             messages.drop()
             self._shared.counters.skipped_bytes += messages.skipped_bytes
@@ -309,6 +319,7 @@ class HttpConnection:
     def _response_complete(self, message: Message) -> None:
         if 100 <= message.status < 200 and message.status != 101:
             self._shared.counters.informational += 1
+            message.release()
             return
         exchange, self._answering = self._answering, None
         if exchange is None:
@@ -368,7 +379,7 @@ class HttpConnection:
     def _give_up(self, count: int) -> None:
         """The oldest `count` requests that wait are let go."""
         for _ in range(count):
-            self._pairing.pending.popleft().request.release()
+            self._pairing.pending.pop(0).request.release()
             self._shared.counters.unanswered += 1
             self._shared.open_requests -= 1
         if not self._pairing.pending:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from vxsniff.http.budget import Budget
+
+OVERHEAD_BYTES: Final = 1024
+"""What a message costs besides the bytes of its head and body: objects, integers, a tuple for each header."""
 
 Header = tuple[bytes, bytes]
 """Name as it was sent, value without surrounding white space."""
@@ -26,6 +31,7 @@ class Message:
         "end_ns",
         "end_seq",
         "gap_bytes",
+        "head_bytes",
         "headers",
         "keeps_body",
         "left_out_bytes",
@@ -55,7 +61,8 @@ class Message:
         self.complete = False
         self.keeps_body = True
         self.budget = budget
-        self.charged_bytes = 0
+        self.charged_bytes = 0  # of the body
+        self.head_bytes = 0  # of the head, and of this object
 
     @property
     def is_damaged(self) -> bool:
@@ -92,16 +99,28 @@ class Message:
                 self.body = bytearray(self.body)
             self.body += data
 
+    def charge_head(self, size: int) -> bool:
+        """Accounts for a head of that many bytes; False when the memory limit refuses it."""
+        if not self.budget.charge(size + OVERHEAD_BYTES):
+            return False
+        self.head_bytes = size + OVERHEAD_BYTES
+        return True
+
     def lose_body(self, missing_bytes: int, cut: bool) -> None:
         """Part of the body never came: none of it is kept."""
         if cut:
             self.cut_bytes += missing_bytes
         else:
             self.gap_bytes += missing_bytes
-        self.release()
+        self._drop_body()
 
     def release(self) -> None:
-        """Gives the body's memory back, and keeps none of what may follow."""
+        """Gives the memory back that this message was charged for, and keeps nothing of what may follow."""
+        self._drop_body()
+        self.budget.release(self.head_bytes)
+        self.head_bytes = 0
+
+    def _drop_body(self) -> None:
         self.keeps_body = False
         self.body = b""
         self.budget.release(self.charged_bytes)

@@ -13,7 +13,6 @@ response is given up: a response given to the wrong request is worse than a miss
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from vxsniff.flow.seq import diff
@@ -56,7 +55,7 @@ class Pairing:
     )
 
     def __init__(self) -> None:
-        self.pending: deque[Exchange] = deque()
+        self.pending: list[Exchange] = []  # short, mostly empty: a deque would cost ten times the memory
         self.given_up = 0  # requests passed over because their response was lost
         self._gaps = 0
         self._certain_gaps = 0  # requests up to this many losses are known to be the next in order
@@ -108,7 +107,7 @@ class Pairing:
             return self._match_exactly(start_seq)
         if diff(ack, front.request.start_seq) <= 0:
             return ORPHAN, None
-        pending.popleft()
+        del pending[0]
         return PAIRED, front
 
     def _match_exactly(self, start_seq: int) -> tuple[int, Exchange | None]:
@@ -129,9 +128,9 @@ class Pairing:
         if found.after_gaps > self._certain_gaps and start_seq == self._last_end:
             return AMBIGUOUS, None  # the answer to a request that was lost comes first
         for _ in range(index):
-            self.pending.popleft().request.release()
+            self.pending.pop(0).request.release()
             self.given_up += 1
-        self.pending.popleft()
+        self.pending.pop(0)
         self._uncertain = False
         self._certain_gaps = found.after_gaps
         return PAIRED, found

@@ -26,6 +26,8 @@ from vxsniff.http.message import Message
 
 MAX_HEAD_BYTES: Final = 131_072
 MAX_BACKLOG_BYTES: Final = 1_048_576
+DEFERRED_OVERHEAD_BYTES: Final = 250
+"""What a deferred piece costs besides its bytes."""
 
 START: Final = 0
 HEAD: Final = 1
@@ -106,7 +108,7 @@ class MessageStream:
         self.message: Message | None = None
         self.blocked = False
         self.start_may_follow = False
-        self.backlog: deque[tuple[int, int, int, int, bytes]] = deque()
+        self.backlog: deque[tuple[int, int, int, int, bytes]] | None = None  # few streams ever need one
         self._backlog_bytes = 0
         self.skipped_bytes = 0
 
@@ -202,9 +204,9 @@ class MessageStream:
             self._begin_body(self.message, self._head, forced)
         while self.backlog and not self.blocked:
             kind, seq, ack, ts_ns, data = self.backlog.popleft()
+            self._backlog_bytes -= len(data) + DEFERRED_OVERHEAD_BYTES
+            self._budget.release(len(data) + DEFERRED_OVERHEAD_BYTES)
             if kind == _DATA:
-                self._backlog_bytes -= len(data)
-                self._budget.release(len(data))
                 waiting = len(self.backlog)
                 self.data(seq, ack, ts_ns, data)
                 if self.blocked and len(self.backlog) > waiting:
@@ -223,7 +225,7 @@ class MessageStream:
     def drop(self) -> None:
         """Lets go of everything that is held."""
         self._drop_buffer()
-        self.backlog.clear()
+        self.backlog = None
         self._budget.release(self._backlog_bytes)
         self._backlog_bytes = 0
         self._head = None
@@ -285,7 +287,7 @@ class MessageStream:
         message = self.message
         assert message is not None
         head = heads.parse_request(data, message) if self._is_request else heads.parse_response(data, message)
-        if head is None:
+        if head is None or not message.charge_head(len(data)):
             self._fail()
             return
         self._seen_messages += 1
@@ -429,7 +431,8 @@ class MessageStream:
             self._buffer = bytearray()
 
     def _defer(self, kind: int, seq: int, ack: int, ts_ns: int, data: bytes) -> None:
-        if self._backlog_bytes + len(data) > MAX_BACKLOG_BYTES or not self._budget.charge(len(data)):
+        size = len(data) + DEFERRED_OVERHEAD_BYTES
+        if self._backlog_bytes + size > MAX_BACKLOG_BYTES or not self._budget.charge(size):
             self.resume(True)
             if kind == _DATA:
                 self.data(seq, ack, ts_ns, data)
@@ -438,7 +441,9 @@ class MessageStream:
             else:
                 self.gap(seq, kind == _CUT, ts_ns)
             return
-        self._backlog_bytes += len(data)
+        self._backlog_bytes += size
+        if self.backlog is None:
+            self.backlog = deque()
         self.backlog.append((kind, seq, ack, ts_ns, data))
 
 
