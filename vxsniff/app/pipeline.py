@@ -49,7 +49,8 @@ class Pipeline:
     """See the module's docstring.
 
     `memory_limit_bytes` bounds all reassembly state: a quarter for segments held behind holes, a quarter for the flows
-    themselves, half for heads, bodies and data that waits. `ship` takes a finished line and is called from within the methods of this class.
+    themselves, half for heads, bodies and data that waits. `ship` takes a finished line and is called from within the
+    methods of this class.
     """
 
     FLOW_BYTES: Final = 3072

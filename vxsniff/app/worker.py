@@ -121,8 +121,8 @@ class Worker:
             names.append("GENEVE")
         self._udp = source = UdpSource(chosen.address, ports)
         with contextlib.closing(source), self._metrics():
-            names = [f"{name} on UDP {_listening(*where)}" for name, where in zip(names, source.addresses, strict=True)]
-            self._log_start(" and ".join(names))
+            bound = zip(names, source.addresses, strict=True)
+            self._log_start(" and ".join(f"{name} on UDP {_listening(*address)}" for name, address in bound))
             self._log_receive_buffer(source)
             self._start_delivery()
             self._receive(source)
