@@ -10,10 +10,11 @@ import time
 
 import pytest
 
-from tests.builders import CLIENT, EPOCH_NS, MS, SERVER, answer, get, in_vxlan, talk
+from tests.builders import CLIENT, EPOCH_NS, MS, SERVER, Endpoint, answer, get, in_vxlan, ipv4, talk, udp
 from tests.capture.test_file import pcap_bytes
 from tests.e2e.collector import Collector
 from tests.e2e.program import Running, environment, free_udp_port, in_ledger, vxsniff
+from vxsniff.demo.frames import in_geneve
 
 CALLS = [(CLIENT, get("/a")), (SERVER, answer(b"one")), (CLIENT, get("/b")), (SERVER, answer(b"two"))]
 FRAMES = talk(*CALLS)
@@ -171,6 +172,55 @@ def test_a_file_waits_for_a_collector_that_comes_back(tmp_path):
         done = vxsniff("--read", "a.pcap", "--url", collector.url, "--rules", "include debug", cwd=tmp_path)
         assert len(collector.lines) == 2
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_reading_of_a_pipe_that_gives_nothing(tmp_path, number):
+    reader = subprocess.Popen(
+        [sys.executable, "-m", "vxsniff", "--read", "-", "--url", "calls.ndjson", "--rules", "include debug"],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    reader.stdin.write(FILE)
+    reader.stdin.flush()
+    for _ in range(200):  # the calls show before the pipe ends
+        if (tmp_path / "calls.ndjson").exists() and (tmp_path / "calls.ndjson").read_bytes().count(b"\n") == 2:
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("no calls came")
+    reader.send_signal(number)
+    _, error = reader.communicate(timeout=10)
+    assert reader.returncode == 0
+    assert in_ledger(error, "accepted") == 2
+    assert b"Traceback" not in error
+
+
+def test_geneve_and_both_families_are_received_live(tmp_path):
+    geneve_port = free_udp_port()
+    options = ("--geneve-port", str(geneve_port), "--url", "calls.ndjson", "--rules", "include debug", "--vnis", "7")
+    with Running(*options, cwd=tmp_path) as running:
+        assert f"GENEVE on UDP [::]:{geneve_port}" in running.log
+        for host, family in (("::1", socket.AF_INET6), ("127.0.0.1", socket.AF_INET)):
+            with socket.socket(family, socket.SOCK_DGRAM) as sender:
+                for frame in talk(*CALLS, client=Endpoint("10.0.0.9", family)):
+                    sender.sendto(in_geneve(ethernet_in_vxlan(frame), 0, b"\0" * 32, 0x0800), (host, geneve_port))
+        assert running.stop() == 0
+    assert len((tmp_path / "calls.ndjson").read_bytes().splitlines()) == 4
+
+
+def ethernet_in_vxlan(frame):
+    return ipv4(udp(in_vxlan(frame, 7)), proto=17)
+
+
+def test_a_disabled_vxsniff_counts_and_delivers_nothing(tmp_path):
+    with Running(cwd=tmp_path, env={"USAGE_LOGGERS_DISABLE": "true", "USAGE_LOGGERS_URL": "calls.ndjson"}) as running:
+        running.send(DATAGRAMS)
+        assert running.stop() == 0
+    assert in_ledger(running.log, "disabled") == 2
+    assert not (tmp_path / "calls.ndjson").exists()
 
 
 def test_live_calls_reach_the_collector_and_both_signals_end_with_status_0(tmp_path):

@@ -7,7 +7,6 @@ from the metrics thread sees whole steps only.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import random
@@ -62,6 +61,10 @@ _ERROR_EVERY_S: Final = 60.0
 _log = logging.getLogger("vxsniff")
 
 
+class _BrokenIn(Exception):
+    """A signal came while a frame was waited for."""
+
+
 class Worker:
     """Runs what the settings ask for; `run` returns the exit status."""
 
@@ -71,6 +74,7 @@ class Worker:
         self._lock = threading.Lock()
         self._stop_signals = 0
         self._stopped_s = 0.0
+        self._may_break_in = False
         self._active_s = time.monotonic()
         self._stalled = False
         self._errors_logged_s: dict[str, float] = {}
@@ -163,17 +167,7 @@ class Worker:
             self._start_delivery()
             shows_bar = not (chosen.url in (settings.URL_STDOUT, settings.URL_TTY) and sys.stdout.isatty())
             with progress_bar(files, lambda: self.pipeline.counters.calls, shows_bar) as step:
-                frames = files.frames()
-                while not self._should_stop():
-                    with self._lock:
-                        count = 0
-                        for frame in itertools.islice(frames, _FRAMES_A_STEP):
-                            count += 1
-                            self.pipeline.frame(frame.data, frame.link_type, frame.ts_ns)
-                    if not count:
-                        break
-                    step()
-                    self._wait(lambda queue: queue.wait_for_room(_WAIT_SLICE_S))
+                self._read(files, step)
             self._finish()
             if self._queue is not None:
                 self._queue.finish()
@@ -185,6 +179,28 @@ class Worker:
             return EXIT_DAMAGED
         return EXIT_OK if ended else EXIT_UNDELIVERED
 
+    def _read(self, files: CaptureFiles, step: Callable[[], None]) -> None:
+        """Takes all frames; `step` is called every now and then."""
+        frames = files.frames()
+        count = 0
+        while not self._should_stop():
+            # A pipe may keep us waiting: only here a signal breaks in, elsewhere it is looked at in between.
+            try:
+                self._may_break_in = True
+                frame = next(frames, None)
+            except _BrokenIn:
+                return
+            finally:
+                self._may_break_in = False
+            if frame is None:
+                return
+            with self._lock:
+                self.pipeline.frame(frame.data, frame.link_type, frame.ts_ns)
+            count += 1
+            if count % _FRAMES_A_STEP == 0:
+                step()
+                self._wait(lambda queue: queue.wait_for_room(_WAIT_SLICE_S))
+
     # ---- the parts of a run
 
     def _should_stop(self) -> bool:
@@ -194,14 +210,14 @@ class Worker:
     def _wait(self, is_over: Callable[[BatchQueue], bool]) -> None:
         """Reading a capture file waits for delivery: until it is over, a signal comes, or nothing moves for STALL_S."""
         queue = self._queue
-        moved_s = self._active_s = time.monotonic()
+        moved_s = time.monotonic()
         before = queue.counts().waiting if queue is not None else 0
         while queue is not None and not self._should_stop() and not is_over(queue):
-            self._active_s = time.monotonic()
+            now_s = time.monotonic()
             waiting = queue.counts().waiting
             if waiting != before:
-                before, moved_s = waiting, self._active_s
-            elif self._active_s - moved_s > STALL_S:
+                before, moved_s = waiting, now_s
+            elif now_s - moved_s > STALL_S:
                 self._stalled = True
 
     def _start_delivery(self) -> None:
@@ -240,6 +256,8 @@ class Worker:
             )
 
     def _is_healthy(self) -> bool:
+        if self._settings.engine == settings.ENGINE_FILE:
+            return True  # a file that waits for its next packet is no fault
         return time.monotonic() - self._active_s < 5.0
 
     @contextlib.contextmanager
@@ -295,6 +313,8 @@ class Worker:
         if not self._stop_signals:
             self._stopped_s = now_s
         self._stop_signals += 1
+        if self._may_break_in:
+            raise _BrokenIn
 
     def _on_error(self, error: Exception) -> None:
         """An error of our own: one line a minute for each place, never with payload in it."""
