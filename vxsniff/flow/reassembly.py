@@ -49,6 +49,7 @@ class HalfStream:
         "acked_pos",
         "fin_pos",
         "held_bytes",
+        "midstream",
         "next_pos",
         "next_seq",
         "origin_seq",
@@ -60,6 +61,7 @@ class HalfStream:
 
     def __init__(self) -> None:
         self.synchronised = False
+        self.midstream = False  # it began without a SYN: whole messages may lie before
         self.searching = False  # unsynchronised, and the time to wait for a SYN is over
         self.origin_seq = 0  # the sequence number of position 0
         self.next_pos = 0

@@ -438,6 +438,7 @@ class FlowTable:
         if start is None:
             self._drop_held(half)
             return
+        half.midstream = True
         if not flow.midstream:
             flow.midstream = True
             self.flows_midstream += 1

@@ -191,6 +191,8 @@ class HttpConnection:
             self._ignore()
             return None
         self._streams[side] = messages
+        if self._flow.halves[side].midstream:
+            self._pairing.responses_lost()
         return messages
 
     def _forget_undecided(self, side: int) -> None:
@@ -240,6 +242,7 @@ class HttpConnection:
                     break
             return
         self._pairing.responses_lost()
+        self._answer_start = -1  # the final response to those 1xx may be what was lost
         exchange_read, self._answering = self._answering, None
         if exchange_read is not None and exchange_read.response is message:
             self._finish(exchange_read)
@@ -262,6 +265,7 @@ class HttpConnection:
             self._give_up(1)
             self._pairing.responses_lost()
         exchange = self._pairing.request(message)
+        exchange.client = 0 if self._streams[0] is self._requests else 1
         exchange.upgrade = head.upgrade or message.method == b"CONNECT"
         exchange.expects_continue = head.expects_continue
         shared.unanswered.setdefault(self, message.start_ns)
@@ -323,6 +327,7 @@ class HttpConnection:
             return
         exchange, self._answering = self._answering, None
         if exchange is None:
+            self._pairing.unmatched_ended(message)
             message.release()
             if message.status == 101:
                 self._upgraded()
@@ -357,14 +362,19 @@ class HttpConnection:
         shared = self._shared
         shared.open_requests -= 1
         shared.open_responses -= 1
-        shared.counters.exchanges += 1
-        shared.counters.late += exchange.late
         response = exchange.response
         assert response is not None
-        for message in (exchange.request, response):
-            if not message.complete:
-                message.lose_body(1, True)
-        shared.on_exchange(exchange, self._flow)
+        if exchange.is_proven:
+            shared.counters.exchanges += 1
+            shared.counters.late += exchange.late
+            for message in (exchange.request, response):
+                if not message.complete:
+                    message.lose_body(1, True)
+            shared.on_exchange(exchange, self._flow)
+        else:
+            shared.counters.responses_lost += 1
+            shared.counters.ambiguous += 1
+            self._pairing.sends_ahead()
         exchange.request.release()
         response.release()
 

@@ -5,10 +5,18 @@ By order (RFC 9112 section 9.3). Two things are true of every real pair and are 
   was received before the question can't be its answer;
 - the server had received the request's first byte when it began the response (`response.ack`).
 
-After bytes were lost that may have held whole messages, order alone proves nothing. Then a response is paired only
-with the request whose `ack` is exactly the response's first byte: a client that waits for each answer has received
-everything before the next question. Where that is not unique, because the client sends ahead (pipelining), the
-response is given up: a response given to the wrong request is worse than a missing one.
+After bytes were lost that may have held whole messages, and on a connection that was picked up midway, order alone
+proves nothing. Then a response is paired only with the request whose `ack` is exactly the response's first byte: a
+client that waits for each answer has received everything before the next question. Of a client that sends ahead
+(pipelining) the response is given up: one given to the wrong request is worse than a missing one. Such a client shows
+by two requests with one `ack`, by a request sent before the last answer's end, or by a server that had received more
+than the request when it answered (`is_proven`).
+
+Where requests were lost, that is not enough: of some that were sent ahead only the last may be left. There the answer
+to a lost request must have been seen, up to the very byte where the response begins, sent when the server had
+received all before this request and nothing of it. On a connection picked up midway this is not asked for, or its
+first call would always be lost: of requests sent ahead just there, of which only the last was captured, that one gets
+the answer of the first.
 """
 
 from __future__ import annotations
@@ -20,18 +28,37 @@ from vxsniff.http.message import Message
 
 
 class Exchange:
-    """A request, and its response once there is one. `late`: the response was seen before its request."""
+    """A request, and its response once there is one. `client` is the flow's side that asked. `late`: the response was
+    seen before its request; `by_ack`: they were paired by the acknowledgement, after a loss.
+    """
 
-    __slots__ = ("after_gaps", "expects_continue", "first", "late", "request", "response", "upgrade")
+    __slots__ = (
+        "after_gaps",
+        "by_ack",
+        "client",
+        "expects_continue",
+        "first",
+        "late",
+        "request",
+        "response",
+        "upgrade",
+    )
 
     def __init__(self, request: Message, after_gaps: int, first: bool) -> None:
         self.request = request
         self.response: Message | None = None
         self.after_gaps = after_gaps  # how many losses of whole messages there were before this request
         self.first = first  # the first call seen on its connection
+        self.client = 0
         self.late = False
+        self.by_ack = False
         self.expects_continue = False
         self.upgrade = False
+
+    @property
+    def is_proven(self) -> bool:
+        """False when the pair was made after a loss, and the server had received more than the request by then."""
+        return not self.by_ack or self.response is None or diff(self.response.ack, self.request.end_seq) <= 0
 
 
 PAIRED: Final = 0
@@ -46,10 +73,11 @@ class Pairing:
     __slots__ = (
         "_certain_gaps",
         "_gaps",
-        "_last_end",
         "_pipelined",
         "_previous_ack",
         "_uncertain",
+        "_unmatched_ack",
+        "_unmatched_end",
         "given_up",
         "pending",
     )
@@ -62,7 +90,8 @@ class Pairing:
         self._uncertain = False  # responses may have been lost
         self._pipelined = False
         self._previous_ack = -1
-        self._last_end = -1  # where the response to the last paired request ended
+        self._unmatched_end = -1  # where the last response without a request ended
+        self._unmatched_ack = 0  # and what its server had received when it began
 
     def request(self, message: Message) -> Exchange:
         """A request's head was read."""
@@ -83,14 +112,24 @@ class Pairing:
         self._gaps += 1
 
     def responses_lost(self) -> None:
-        """Bytes were lost that may have held whole responses, or a request was let go unanswered."""
+        """Bytes were lost that may have held whole responses, or a request was let go unanswered, or the connection was
+        picked up midway.
+        """
         self._uncertain = True
+
+    def sends_ahead(self) -> None:
+        """The client was seen not to wait for an answer before it asks on; and what was paired was not proven."""
+        self._pipelined = self._uncertain = True
 
     def response_ended(self, end_seq: int) -> None:
         """A paired response is whole."""
-        self._last_end = end_seq
         if self.pending and diff(self.pending[0].request.ack, end_seq) < 0:
             self._pipelined = True
+
+    def unmatched_ended(self, response: Message) -> None:
+        """A response without a request is whole."""
+        self._unmatched_end = response.end_seq
+        self._unmatched_ack = response.ack
 
     def match(self, start_seq: int, ack: int) -> tuple[int, Exchange | None]:
         """The request that a response beginning at `start_seq` answers; it then no longer waits.
@@ -104,13 +143,15 @@ class Pairing:
         if diff(start_seq, front.request.ack) < 0:
             return ORPHAN, None
         if self._uncertain or front.after_gaps > self._certain_gaps:
-            return self._match_exactly(start_seq)
+            return self._match_exactly(start_seq, ack)
         if diff(ack, front.request.start_seq) <= 0:
             return ORPHAN, None
         del pending[0]
         return PAIRED, front
 
-    def _match_exactly(self, start_seq: int) -> tuple[int, Exchange | None]:
+    def _match_exactly(self, start_seq: int, ack: int) -> tuple[int, Exchange | None]:
+        if self._pipelined:
+            return AMBIGUOUS, None
         index = 0
         increasing = True
         for exchange in self.pending:
@@ -123,14 +164,19 @@ class Pairing:
             if self.pending[i].request.ack == self.pending[i + 1].request.ack:
                 increasing = False
         found = self.pending[index]
-        if index > 0 and (self._pipelined or not increasing):
+        if diff(ack, found.request.start_seq) <= 0:
+            return ORPHAN, None
+        if index > 0 and not increasing:
             return AMBIGUOUS, None
-        if found.after_gaps > self._certain_gaps and start_seq == self._last_end:
-            return AMBIGUOUS, None  # the answer to a request that was lost comes first
+        if found.after_gaps > self._certain_gaps and (
+            start_seq != self._unmatched_end or found.request.start_seq != self._unmatched_ack
+        ):
+            return AMBIGUOUS, None
         for _ in range(index):
             self.pending.pop(0).request.release()
             self.given_up += 1
         self.pending.pop(0)
         self._uncertain = False
         self._certain_gaps = found.after_gaps
+        found.by_ack = True
         return PAIRED, found

@@ -157,6 +157,7 @@ class MessageStream:
         if message is not None and self._state == LENGTH:
             inside = min(missing, self._remaining)
             message.lose_body(inside, cut)
+            message.end_seq = add(message.end_seq, inside)
             self._remaining -= inside
             missing -= inside
             if self._remaining == 0:
