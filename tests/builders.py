@@ -48,11 +48,12 @@ def ethernet(body, kind=0x0800, tags=()) -> bytes:
 
 
 class Play:
-    """A pipeline that keeps what it ships; errors of the pipeline's own are raised at once."""
+    """A pipeline that keeps what it ships, without call ids; errors of the pipeline's own are raised at once."""
 
     def __init__(self, rules="include debug", vnis=None, **options) -> None:
         self.lines: list[bytes] = []
         self.now_ns = EPOCH_NS
+        options.setdefault("call_ids", False)
         self.pipeline = Pipeline(
             vnis or VniFilter(),
             parse_rules(rules),

@@ -15,6 +15,10 @@ def lines(*turns, **options):
     return [json.loads(line) for line in play.lines]
 
 
+def ids_of(play):
+    return [dict(json.loads(line))["custom_field:call_id"] for line in play.lines]
+
+
 def names(call):
     return [name for name, _ in call]
 
@@ -144,3 +148,46 @@ def test_names_from_the_wire_are_remembered_to_a_bound_only():
         play.frames(talk(*turns, client=Endpoint("10.0.0.1", 1000 + number)))
     assert len(play.finish()) == 6
     assert len(play.pipeline.builder._request_names) <= 4096
+
+
+TURNS = [(CLIENT, get("/a")), (SERVER, answer(b"1")), (CLIENT, get("/a")), (SERVER, answer(b"1"))]
+
+
+def test_each_call_has_an_id_of_its_own():
+    play = Play(call_ids=True).frames(talk(*TURNS))
+    play.frames(talk(*TURNS, client=Endpoint("10.0.0.1", 40001)))
+    play.frames(talk(*TURNS, client=Endpoint("fd00::1", 40001), server=Endpoint("fd00::2", 80)))
+    play.wait(5).frames(talk(*TURNS, isns=(777, 5000)))  # the same endpoints again, as clients do with few ports
+    play.finish()
+    ids = ids_of(play)
+    assert len(set(ids)) == len(ids) == 8
+    assert all(len(i) == 32 and int(i, 16) >= 0 for i in ids)
+
+
+@pytest.mark.parametrize("isns", [(1000, 5000), (2**32 - 3, 2**32 - 40)])
+def test_two_captures_of_a_call_give_it_the_same_id(isns):
+    frames = talk(*TURNS, isns=isns)
+    first = Play(call_ids=True).frames(frames, vni=1)
+    other_place_and_time = Play(call_ids=True)
+    other_place_and_time.now_ns += 12_345_678_901
+    other_place_and_time.frames(frames, vni=2, step_ns=7)
+    without_handshake = Play(call_ids=True).frames(frames[3:])
+    smaller_segments_out_of_order = Play(call_ids=True).frames(talk(*TURNS, isns=isns, mss=9)[::-1], step_ns=10)
+    for play in (first, other_place_and_time, without_handshake, smaller_segments_out_of_order):
+        play.finish()
+        assert ids_of(play) == ids_of(first)
+    assert len(ids_of(first)) == 2
+
+
+def test_a_call_after_100_continue_has_the_id_of_its_final_response():
+    head, _, body = post("/", b"granted", "Expect: 100-continue").partition(b"\r\n\r\n")
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    frames = talk((CLIENT, head + b"\r\n\r\n"), (SERVER, interim), (CLIENT, body), (SERVER, answer(b"ok")))
+    without_interim = talk((CLIENT, head + b"\r\n\r\n"), (CLIENT, body), (SERVER, answer(b"ok")), isns=(1000, 5025))
+    ids = []
+    for one in (frames, without_interim):
+        play = Play(call_ids=True).frames(one)
+        play.finish()
+        ids += ids_of(play)
+    assert len(ids) == 2
+    assert ids[0] == ids[1]

@@ -1,6 +1,7 @@
 """The main job on a real mirror: the kernel copies and encapsulates, vxsniff receives, a collector gets each call."""
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.builders import EPOCH_NS, Play
 from tests.capture.test_file import pcap_bytes
 from tests.e2e.lab import Lab
 from tests.e2e.program import Running, in_ledger, udp_payloads
@@ -246,6 +248,26 @@ def test_a_captured_run_sent_again_over_udp_gives_the_same_lines(plain, tmp_path
     assert without_times(again) == without_times(plain.lines)
 
 
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.1, 0.3])
+def test_whichever_packets_of_a_captured_run_are_lost_no_pair_is_wrong(plain, share):
+    datagrams = list(udp_payloads(plain.pcap))
+    shipped = 0
+    for seed in range(25):
+        draw = random.Random(seed)
+        play = Play(call_ids=True)
+        for number, datagram in enumerate(datagrams):
+            if draw.random() >= share:
+                play.pipeline.vxlan_datagram(datagram, EPOCH_NS + number * 200_000)
+        play.pipeline.finish()
+        shipped += len(play.lines)
+        for line in play.lines:
+            call = json.loads(line)
+            answered = values(call, "response_header:x-call")
+            assert answered in ([], values(call, "request_param:call")), "a wrong pair"
+    # A call takes some ten packets; most that lost none of theirs are there.
+    assert shipped > 25 * len(plain.lines) * (1 - share) ** 12
+
+
 def test_a_run_mirrored_at_both_ends_gives_each_call_once(tmp_path):
     run = Run(tmp_path, both_ends=True)
     assert Counter(number_of(call) for call in run.calls) == Counter(dict.fromkeys(run.client, 1))
@@ -259,8 +281,11 @@ def test_a_run_mirrored_at_both_ends_gives_each_call_once(tmp_path):
     assert len(ends) == 2
     assert without_times(read_back(ends, tmp_path)) == without_times(run.lines)
     assert read_back(ends[::-1], tmp_path) == read_back(ends, tmp_path)
-    copies = read_back([run.pcap], tmp_path, "--no-dedup")
-    assert Counter(number_of(json.loads(line)) for line in copies) == Counter(dict.fromkeys(run.client, 2))
+    copies = [json.loads(line) for line in read_back([run.pcap], tmp_path, "--no-dedup")]
+    assert Counter(map(number_of, copies)) == Counter(dict.fromkeys(run.client, 2))
+    ids = Counter((number_of(call), *values(call, "custom_field:call_id")) for call in copies)
+    assert set(ids.values()) == {2}, "both captures of a call give it the same id"
+    assert len({call_id for _, call_id in ids}) == len(run.client)
 
 
 def test_lost_packets_give_no_wrong_pair_and_no_wrong_body_and_the_ledger_names_them(tmp_path):

@@ -70,6 +70,7 @@ class Pipeline:
         realip_header: str = "",
         body_limit_bytes: int = 1_048_576,
         memory_limit_bytes: int = 512 * 1_048_576,
+        call_ids: bool = True,
         disabled: bool = False,
     ) -> None:
         self.decoder = Decoder(vnis, ports)
@@ -89,6 +90,7 @@ class Pipeline:
             self.policy.copies_session_field if self.policy.has_session_rules else None,
             realip_header,
             body_limit_bytes,
+            call_ids,
         )
         self.counters = CallCounters()
         self.segments_failed = 0

@@ -141,6 +141,14 @@ SETTINGS: Final = (
         "most that is kept of a decoded body; the rest is left out",
     ),
     Setting(
+        "SNIFFER_CALL_ID",
+        "--call-id/--no-call-id",
+        "",
+        "on",
+        PRIVACY,
+        "add an id to each call that is the same in every capture of it, to know a second copy by",
+    ),
+    Setting(
         "SNIFFER_MEMORY_LIMIT",
         "--memory-limit",
         "SIZE",
@@ -213,6 +221,7 @@ class Settings:
     rules_origin: str
     realip_header: str
     body_limit_bytes: int
+    call_ids: bool
     memory_limit_bytes: int
     metrics: Address | None
     metrics_asked_for: bool
@@ -297,6 +306,7 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         rules_origin=_rules_in_words(rules_text, rules_origin),
         realip_header=source.get("SNIFFER_REALIP_HEADER", parse_header_name),
         body_limit_bytes=source.get("SNIFFER_BODY_LIMIT", size_between(1024, 256 * _MIB)),
+        call_ids=source.get("SNIFFER_CALL_ID", parse_bool),
         memory_limit_bytes=source.get("SNIFFER_MEMORY_LIMIT", size_between(16 * _MIB, 1024 * 1024 * _MIB)),
         metrics=source.get("SNIFFER_METRICS_ADDRESS", parse_metrics_address),
         metrics_asked_for=bool(metrics_origin),

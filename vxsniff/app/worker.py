@@ -104,6 +104,7 @@ class Worker:
             realip_header=chosen.realip_header,
             body_limit_bytes=chosen.body_limit_bytes,
             memory_limit_bytes=chosen.memory_limit_bytes,
+            call_ids=chosen.call_ids,
             disabled=chosen.disable,
         )
 

@@ -1,19 +1,20 @@
 """An exchange -> the details of an API call, before the rules: names and values in the order that they are shipped in.
 
 request_method, request_url, response_code, request_header:*, request_param:*, response_header:*, request_body,
-response_body, session_field:*, custom_field:capture, now, interval; `host` is added behind the rules. Values that are
-empty are left out. Bounds: MAX_PARAMS parameters a call; the rest of a query is left out and counted.
+response_body, session_field:*, custom_field:call_id, custom_field:capture, now, interval; `host` is added behind the
+rules. Values that are empty are left out. Bounds: MAX_PARAMS parameters a call; the rest of a query is left out and
+counted.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from vxsniff.call.policy import Detail
 from vxsniff.flow.flow import Flow
-from vxsniff.flow.seq import diff
 from vxsniff.http import body as bodies
 from vxsniff.http.message import Message
 from vxsniff.http.pairing import Exchange
@@ -51,14 +52,18 @@ class RecordCounters:
 
 
 class RecordBuilder:
-    """Makes records. `copies_session_field` tells which cookies to copy, None for none of them."""
+    """Makes records. `copies_session_field` tells which cookies to copy, None for none of them; `call_ids` adds an id
+    to each call.
+    """
 
     def __init__(
         self,
         copies_session_field: Callable[[str], bool] | None,
         realip_header: str = "",
         body_limit_bytes: int = 1_048_576,
+        call_ids: bool = True,
     ) -> None:
+        self.call_ids = call_ids
         self.copies_session_field = copies_session_field
         self._realip_name = "request_header:" + realip_header.lower() if realip_header else ""
         self._body_limit_bytes = body_limit_bytes
@@ -73,7 +78,7 @@ class RecordBuilder:
         end_ns = max(request.end_ns, response.end_ns)
         record = Record(flow.vni, now_ms, max(1, (end_ns - request.start_ns) // 1_000_000))
         add = record.details.append
-        client_key = self._client_key(request, flow)
+        client_key = flow.key if exchange.client == 0 else reverse_key(flow.key)
         url, query = _url_of(request, client_key)
         add(("request_method", _text(request.method)))
         add(("request_url", url))
@@ -105,6 +110,8 @@ class RecordBuilder:
             add(("response_body", response_text))
         if self.copies_session_field is not None:
             self._session_fields(request, record)
+        if self.call_ids:
+            add(("custom_field:call_id", call_id(client_key, request.start_seq, response.start_seq)))
         marks = self._marks(exchange, flow)
         if marks:
             add(("custom_field:capture", marks))
@@ -113,17 +120,6 @@ class RecordBuilder:
         record.request_bytes = request.wire_body_bytes
         record.response_bytes = response.wire_body_bytes
         return record
-
-    @staticmethod
-    def _client_key(request: Message, flow: Flow) -> bytes:
-        """The key of the client's direction: the request's first byte lies in its half of the flow."""
-        if flow.client >= 0:
-            side = flow.client
-        else:
-            first, second = flow.halves
-            near = abs(diff(request.start_seq, first.next_seq)) <= abs(diff(request.start_seq, second.next_seq))
-            side = 0 if near else 1
-        return flow.key if side == 0 else reverse_key(flow.key)
 
     def _body(self, message: Message, name: str, record: Record) -> str:
         """The body's text; empty when there is none, when it is not text, or when part of it never came."""
@@ -177,6 +173,16 @@ class RecordBuilder:
         if exchange.late:
             marks.append("late")
         return ",".join(marks)
+
+
+def call_id(client_key: bytes, request_seq: int, response_seq: int) -> str:
+    """32 hexadecimal digits that are the same in every capture of a call, and in no other call's.
+
+    Made of the endpoints and the sequence numbers of both messages' first bytes, as the packets have them: no time, no
+    VNI, no host. Endpoints come round again, but not with both sequence numbers (RFC 9293 section 3.4.1, RFC 6528).
+    """
+    seqs = request_seq.to_bytes(4, "big") + response_seq.to_bytes(4, "big")
+    return hashlib.blake2b(client_key + seqs, digest_size=16).hexdigest()
 
 
 def _header_name(prefix: str, name: bytes, names: dict[bytes, str]) -> str:
