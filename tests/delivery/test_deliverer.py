@@ -76,4 +76,5 @@ def test_pauses_grow_and_are_bounded_and_spread():
     deliverer_pauses = [backoff_s(attempt, 1.0) for attempt in range(30)]
     assert deliverer_pauses == sorted(deliverer_pauses)
     assert deliverer_pauses[-1] == deliverer.RETRY_MAX_S
-    assert backoff_s(3, 0.0) == backoff_s(3, 1.0) / 2
+    assert backoff_s(3, 0.0) == 0
+    assert backoff_s(3, 0.5) == backoff_s(3, 1.0) / 2

@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from vxsniff.delivery import outlet
+from vxsniff.delivery.batch import Batch
 from vxsniff.delivery.files import FileOutlet, StreamOutlet
 
 
@@ -13,7 +14,7 @@ def test_lines_are_appended_and_the_file_is_private(tmp_path):
     path = tmp_path / "calls.ndjson"
     for _ in range(2):
         file = FileOutlet(str(path))
-        assert file.send(b"line\n", 1).kind == outlet.ACCEPTED
+        assert file.send(Batch(1, b"line\n"), 1).kind == outlet.ACCEPTED
         file.close()
     assert path.read_bytes() == b"line\nline\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -22,9 +23,9 @@ def test_lines_are_appended_and_the_file_is_private(tmp_path):
 def test_a_file_that_was_rotated_away_is_created_anew(tmp_path):
     path = tmp_path / "calls.ndjson"
     file = FileOutlet(str(path))
-    file.send(b"one\n", 1)
+    file.send(Batch(1, b"one\n"), 1)
     path.rename(tmp_path / "calls.1")
-    file.send(b"two\n", 1)
+    file.send(Batch(1, b"two\n"), 1)
     file.close()
     assert ((tmp_path / "calls.1").read_bytes(), path.read_bytes()) == (b"one\n", b"two\n")
 
@@ -37,7 +38,7 @@ def test_a_file_that_can_not_be_opened_raises(tmp_path):
 def test_a_full_disk_is_tried_again_and_leaves_no_half_line(tmp_path, monkeypatch):
     path = tmp_path / "calls.ndjson"
     file = FileOutlet(str(path))
-    file.send(b"whole\n", 1)
+    file.send(Batch(1, b"whole\n"), 1)
     write = os.write
 
     def full(fd, data):
@@ -46,11 +47,11 @@ def test_a_full_disk_is_tried_again_and_leaves_no_half_line(tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    outcome = file.send(b"half\n", 1)
+    outcome = file.send(Batch(1, b"half\n"), 1)
     monkeypatch.undo()
     assert (outcome.kind, outcome.reason) == (outlet.RETRY, "No space left on device")
     assert path.read_bytes() == b"whole\n"
-    assert file.send(b"half\n", 1).kind == outlet.ACCEPTED
+    assert file.send(Batch(1, b"half\n"), 1).kind == outlet.ACCEPTED
     file.close()
     assert path.read_bytes() == b"whole\nhalf\n"
 
@@ -58,7 +59,7 @@ def test_a_full_disk_is_tried_again_and_leaves_no_half_line(tmp_path, monkeypatc
 def test_a_stream_whose_reader_has_gone_is_gone():
     reader, writer = os.pipe()
     stream = StreamOutlet(writer)
-    assert stream.send(b"line\n", 1).kind == outlet.ACCEPTED
+    assert stream.send(Batch(1, b"line\n"), 1).kind == outlet.ACCEPTED
     os.close(reader)
-    assert stream.send(b"line\n", 1).kind == outlet.GONE
+    assert stream.send(Batch(1, b"line\n"), 1).kind == outlet.GONE
     os.close(writer)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.collector import Collector
 from vxsniff.delivery import outlet
+from vxsniff.delivery.batch import Batch
 from vxsniff.delivery.post import PostOutlet, retry_after_s
 
 LINES = b'[["request_method","GET"]]\n' * 20
@@ -15,7 +16,7 @@ LINES = b'[["request_method","GET"]]\n' * 20
 def send(collector, data=LINES, compresses=True, timeout_s=5.0):
     post = PostOutlet(collector.url, compresses)
     try:
-        return post.send(data, timeout_s)
+        return post.send(Batch(20, data), timeout_s)
     finally:
         post.close()
 
@@ -40,14 +41,20 @@ def test_skip_compression_sends_the_lines_as_they_are():
 
 
 def test_the_body_is_plain_zlib():
-    assert zlib.decompress(PostOutlet("http://localhost/", True)._pack(LINES)) == LINES
+    assert zlib.decompress(Batch(20, LINES).packed) == LINES
+
+
+def test_what_was_packed_for_the_spool_can_be_sent_plain():
+    with Collector() as collector:
+        PostOutlet(collector.url, False).send(Batch(20, packed=zlib.compress(LINES)), 5)
+        assert b"".join(collector.lines) == LINES
 
 
 def test_one_connection_is_kept_for_many_submissions():
     with Collector() as collector:
         post = PostOutlet(collector.url, True)
         for _ in range(5):
-            assert post.send(LINES, 5).kind == outlet.ACCEPTED
+            assert post.send(Batch(20, LINES), 5).kind == outlet.ACCEPTED
         post.close()
         assert collector.requests == 5
         assert len(collector.connections) == 1
@@ -73,6 +80,7 @@ def test_what_will_not_pass_is_refused_for_good(status):
         outcome = send(collector)
     assert outcome.kind == outlet.REFUSED
     assert str(status) in outcome.reason
+    assert outcome.status == status
 
 
 def test_redirects_are_not_followed():
@@ -100,12 +108,12 @@ def test_a_server_that_is_not_there_is_tried_again_and_named_in_few_words():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    outcome = PostOutlet(f"http://127.0.0.1:{port}/", True).send(LINES, 5)
+    outcome = PostOutlet(f"http://127.0.0.1:{port}/", True).send(Batch(20, LINES), 5)
     assert (outcome.kind, outcome.reason) == (outlet.RETRY, "connection refused")
 
 
 def test_a_host_that_is_not_known_is_tried_again_and_named_in_few_words():
-    outcome = PostOutlet("http://no-such-host.invalid/", True).send(LINES, 5)
+    outcome = PostOutlet("http://no-such-host.invalid/", True).send(Batch(20, LINES), 5)
     assert outcome.kind == outlet.RETRY
     assert len(outcome.reason) < 80
     assert "Pool" not in outcome.reason

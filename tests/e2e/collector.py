@@ -13,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Collector:
     def __init__(self, port: int = 0, statuses=(), headers=()) -> None:
-        """Answers with `statuses` in turn (each may be a number or "hang" or "reset"), then 204."""
+        """Answers with `statuses` in turn, then 204. Besides a number each may be "hang", "reset", "taken" (accepts the
+        calls, and resets before it says so), or seconds to hang for, as a float.
+        """
         self.lines: list[bytes] = []
         self.complaints: list[str] = []
         self.requests = 0
@@ -68,7 +70,15 @@ class _Handler(BaseHTTPRequestHandler):
             collector.release.wait(30)
             self.close_connection = True
             return
+        if isinstance(status, float):
+            collector.release.wait(status)
+            self.close_connection = True
+            return
         if status == "reset":
+            self.close_connection = True
+            return
+        if status == "taken":
+            collector.accept(zlib.decompress(body))
             self.close_connection = True
             return
         if 200 <= status < 300:

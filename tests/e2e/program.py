@@ -21,7 +21,7 @@ def free_udp_port() -> int:
 
 def environment(**more) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SNIFFER_", "USAGE_LOGGERS_", "APP_PORT", "DYNO"))}
-    return {**kept, "PYTHONUNBUFFERED": "1", **more}
+    return {**kept, "PYTHONUNBUFFERED": "1", "SNIFFER_SPOOL_DIR": "off", **more}
 
 
 def vxsniff(*arguments, cwd, env=None, timeout=60, stdin=b"") -> subprocess.CompletedProcess:
@@ -39,8 +39,8 @@ def vxsniff(*arguments, cwd, env=None, timeout=60, stdin=b"") -> subprocess.Comp
 class Running:
     """A live vxsniff on a free port, until the block ends. `stop` gives its exit status."""
 
-    def __init__(self, *arguments, cwd, env=None, stdout=subprocess.PIPE) -> None:
-        self.port = free_udp_port()
+    def __init__(self, *arguments, cwd, env=None, stdout=subprocess.PIPE, port=None) -> None:
+        self.port = port or free_udp_port()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "vxsniff", "--port", str(self.port), "--metrics", "off", *arguments],
             cwd=cwd,

@@ -184,7 +184,7 @@ def test_every_call_arrives_once_and_right(plain):
 
 def test_the_ledger_of_a_perfect_run_names_no_loss(plain):
     assert plain.ledger("frames") in plain.mirrored
-    assert plain.ledger("shipped", "accepted") == len(plain.client)
+    assert plain.ledger("deliveries", "accepted") == len(plain.client)
     for fact in ("kernel_dropped", "lost_bytes", "cut_bytes", "skipped_bytes", "heads_invalid", "errors"):
         assert plain.ledger(fact) == 0, fact
     for part in ("orphan", "ambiguous"):

@@ -119,7 +119,7 @@ def test_two_hundred_thousand_hostile_datagrams_raise_nothing_and_keep_every_bou
         play.now_ns += draw.choice([0, MS // 10, MS, 20 * MS])
         if number % 5000 == 0:
             check_bounds(play)
-            taken = ledger.take(play.pipeline, None, 0, 0)
+            taken = ledger.take(play.pipeline, None)
             assert all(equation.closes for equation in taken.equations[:-1]), taken
     for line in play.lines:
         json.loads(line)
@@ -128,7 +128,7 @@ def test_two_hundred_thousand_hostile_datagrams_raise_nothing_and_keep_every_bou
     assert play.pipeline.table.flow_count == 0
     assert play.pipeline.table.held_bytes == 0
     assert play.pipeline.budget.used_bytes == 0
-    taken = ledger.take(play.pipeline, None, 0, 0)
+    taken = ledger.take(play.pipeline, None)
     assert all(equation.closes for equation in taken.equations[:-1])
     assert [part for equation in taken.equations[:-1] for part in equation.parts if part.is_open and part.value] == []
 
@@ -186,7 +186,7 @@ def test_a_connection_of_hostile_messages_raises_nothing():
             frames + conversation.close(CLIENT), step_ns=100 * MS
         )
         play.finish()
-        taken = ledger.take(play.pipeline, None, 0, 0)
+        taken = ledger.take(play.pipeline, None)
         assert all(equation.closes for equation in taken.equations[:-1]), (number, taken)
         assert play.pipeline.budget.used_bytes == 0
 

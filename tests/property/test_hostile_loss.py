@@ -85,7 +85,7 @@ def test_lost_packets_give_no_wrong_pair_and_no_wrong_body(kinds, mss, share, se
         assert call.get("response_body") in (None, body_of(int(number)).decode())
         if "custom_field:capture" not in call:
             assert "response_body" in call
-    taken = ledger.take(play.pipeline, None, 0, 0)
+    taken = ledger.take(play.pipeline, None)
     assert all(equation.closes for equation in taken.equations[:-1])
 
 

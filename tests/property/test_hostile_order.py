@@ -62,7 +62,7 @@ def frames_of(script, isns, mss):
 def calls_of(frames, step_ns=MS):
     play = Play().frames(frames, step_ns=step_ns)
     play.finish()
-    taken = ledger.take(play.pipeline, None, 0, 0)
+    taken = ledger.take(play.pipeline, None)
     for equation in taken.equations[:-1]:
         assert equation.closes, equation
     assert play.pipeline.budget.used_bytes == 0

@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from vxsniff import __version__
 from vxsniff.app import settings
 from vxsniff.app.settings import BY_VARIABLE, SettingsError
+from vxsniff.app.spool import spool_app
 from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_OWN, EXIT_USAGE, Worker
 from vxsniff.call.rules import RuleError, RuleSet, parse_rules
 from vxsniff.capture.udp import CaptureError
@@ -40,6 +41,7 @@ app: Final = typer.Typer(
 )
 rules_app: Final = typer.Typer(help="Work with privacy rules.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rules_app, name="rules")
+app.add_typer(spool_app, name="spool")
 
 
 def _option(variable: str) -> Any:
@@ -78,6 +80,9 @@ def capture(
     batch_size: Annotated[str | None, _option("SNIFFER_BATCH_SIZE")] = None,
     batch_wait: Annotated[str | None, _option("SNIFFER_BATCH_WAIT")] = None,
     queue_limit: Annotated[str | None, _option("SNIFFER_QUEUE_LIMIT")] = None,
+    spool_dir: Annotated[str | None, _option("SNIFFER_SPOOL_DIR")] = None,
+    spool_limit: Annotated[str | None, _option("SNIFFER_SPOOL_LIMIT")] = None,
+    spool_always: Annotated[bool | None, _option("SNIFFER_SPOOL_ALWAYS")] = None,
     rules: Annotated[str | None, _option("USAGE_LOGGERS_RULES")] = None,
     realip_header: Annotated[str | None, _option("SNIFFER_REALIP_HEADER")] = None,
     body_limit: Annotated[str | None, _option("SNIFFER_BODY_LIMIT")] = None,
@@ -107,6 +112,9 @@ def capture(
         "SNIFFER_BATCH_SIZE": batch_size,
         "SNIFFER_BATCH_WAIT": batch_wait,
         "SNIFFER_QUEUE_LIMIT": queue_limit,
+        "SNIFFER_SPOOL_DIR": spool_dir,
+        "SNIFFER_SPOOL_LIMIT": spool_limit,
+        "SNIFFER_SPOOL_ALWAYS": spool_always,
         "USAGE_LOGGERS_RULES": rules,
         "SNIFFER_REALIP_HEADER": realip_header,
         "SNIFFER_BODY_LIMIT": body_limit,

@@ -5,7 +5,7 @@
     requests == answered + unanswered + response lost + open
     responses == answering + orphans + ambiguous + open
     calls    == shipped + stopped by rule + sampled out + ...
-    shipped  == accepted + dead + dropped + waiting
+    deliveries == accepted + dead + dropped + ... + spooled + waiting
 
 Beside the equations stand facts: what the kernel dropped, bytes that never came, flows, how calls were imperfect.
 """
@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from vxsniff.app.pipeline import Pipeline
 from vxsniff.call import policy
-from vxsniff.delivery.queue import BatchQueue
+from vxsniff.delivery.deliverer import Deliverer
+from vxsniff.delivery.queue import BatchQueue, QueueCounts
 from vxsniff.http import body
 from vxsniff.wire import reasons
 
@@ -60,7 +61,7 @@ class Ledger(NamedTuple):
         for equation in self.equations:
             lines.append(f"  {equation.name:<22}{equation.total:>{width},}  {equation.meaning}")
             lines += _rows("    ", 20, equation.parts, width)
-        lines += _rows("  ", 22, self.facts, width)
+        lines += _rows("  ", 22, tuple(fact for fact in self.facts if not fact.is_open), width)
         return "\n".join(lines)
 
 
@@ -68,7 +69,9 @@ def _rows(indent: str, name_width: int, entries: tuple[Entry, ...], width: int) 
     return [f"{indent}{e.name:<{name_width}}{e.value:>{width},}  {e.meaning}" for e in entries if e.value]
 
 
-def take(pipeline: Pipeline, queue: BatchQueue | None, kernel_dropped: int, retries: int) -> Ledger:
+def take(
+    pipeline: Pipeline, queue: BatchQueue | None, kernel_dropped: int = 0, deliverer: Deliverer | None = None
+) -> Ledger:
     """Reads every counter. The caller sees to it that the pipeline stands still meanwhile."""
     decoder, table, http, calls = pipeline.decoder, pipeline.table, pipeline.http.counters, pipeline.counters
     record = pipeline.builder.counters
@@ -134,16 +137,20 @@ def take(pipeline: Pipeline, queue: BatchQueue | None, kernel_dropped: int, retr
             Entry("failed", calls.failed, "an error of vxsniff's own: please report it"),
         ),
     )
-    counts = queue.counts() if queue is not None else None
-    shipped = Equation(
-        "shipped",
-        calls.shipped,
-        "calls handed to delivery",
+    counts = queue.counts() if queue is not None else QueueCounts()
+    keeper = deliverer.keeper if deliverer is not None else None
+    deliveries = Equation(
+        "deliveries",
+        calls.shipped + counts.found + counts.brought_back,
+        "calls to deliver: shipped, and those that the spool had",
         (
-            Entry("accepted", counts.accepted if counts else 0, "taken by the other end"),
-            Entry("dead", counts.dead if counts else 0, "refused for good by the other end"),
-            Entry("dropped", counts.dropped if counts else 0, "given up: the queue was full, or the end came"),
-            Entry("waiting", counts.waiting if counts else 0, "in the queue", is_open=True),
+            Entry("accepted", counts.accepted, "taken by the other end"),
+            Entry("dead", counts.dead, "refused for good by the other end"),
+            Entry("dropped", counts.dropped, "given up: queue or spool was full, or the end came"),
+            Entry("purged", counts.purged, "deleted from the spool by `vxsniff spool purge`"),
+            Entry("set_aside", counts.set_aside, "in a spool file that was damaged and set aside"),
+            Entry("spooled", counts.spooled, "on disk, for when the other end can take them", is_open=True),
+            Entry("waiting", counts.waiting, "in memory", is_open=True),
         ),
     )
     decoded_bodies = dict(zip(body.OUTCOMES, record.bodies, strict=True))
@@ -174,6 +181,14 @@ def take(pipeline: Pipeline, queue: BatchQueue | None, kernel_dropped: int, retr
         Entry("bodies_damaged_coding", decoded_bodies["damaged_coding"], "bodies left out: the coding is broken"),
         Entry("params_left_out", record.params_left_out, "parameters beyond a thousand a call"),
         Entry("errors", pipeline.segments_failed, "errors of vxsniff's own: please report them"),
-        Entry("retries", retries, "deliveries that were tried again"),
+        Entry("retries", deliverer.retries if deliverer else 0, "deliveries that were tried again"),
+        Entry("spool_found", counts.found, "calls that were in the spool at the start"),
+        Entry("spool_brought_back", counts.brought_back, "calls of dead letters brought back by `vxsniff spool retry`"),
+        Entry("spool_forgotten", keeper.forgotten if keeper else 0, "calls of dead letters deleted for want of room"),
+        Entry("spool_failures", keeper.failures if keeper else 0, "times that the spool could not be used"),
+        Entry("queue_bytes", counts.waiting_bytes, "bytes of calls that wait in memory", is_open=True),
+        Entry("queue_limit_bytes", queue.limit_bytes if queue else 0, "and their limit", is_open=True),
+        Entry("spool_bytes", keeper.used_bytes if keeper else 0, "bytes of the spool that are in use", is_open=True),
+        Entry("spool_limit_bytes", keeper.limit_bytes if keeper else 0, "and their limit", is_open=True),
     )
-    return Ledger((frames, payload, requests, responses, call, shipped), facts)
+    return Ledger((frames, payload, requests, responses, call, deliveries), facts)

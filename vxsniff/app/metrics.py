@@ -23,7 +23,7 @@ _REQUEST_TIMEOUT_S: Final = 10.0
 
 
 class LedgerCollector(Collector):
-    """Equation `x` becomes vxsniff_x_total, its ends vxsniff_x_ended_total{outcome}, what waits vxsniff_x_open."""
+    """Equation `x` becomes vxsniff_x_total, its ends vxsniff_x_ended_total{outcome}, the rest vxsniff_x_open{state}."""
 
     def __init__(self, look: Callable[[], Ledger]) -> None:
         self._look = look
@@ -42,14 +42,15 @@ class LedgerCollector(Collector):
             ended = CounterMetricFamily(
                 f"{name}_ended", f"{equation.meaning}, by what became of them", labels=["outcome"]
             )
+            opened = GaugeMetricFamily(f"{name}_open", f"{equation.meaning}, that wait", labels=["state"])
             for part in equation.parts:
-                if part.is_open:
-                    yield GaugeMetricFamily(f"{name}_open", f"{equation.meaning}: {part.meaning}", value=part.value)
-                else:
-                    ended.add_metric([part.name], part.value)
+                (opened if part.is_open else ended).add_metric([part.name], part.value)
             yield ended
+            if opened.samples:
+                yield opened
         for fact in ledger.facts:
-            yield CounterMetricFamily(_PREFIX + fact.name, fact.meaning, value=fact.value)
+            family = GaugeMetricFamily if fact.is_open else CounterMetricFamily
+            yield family(_PREFIX + fact.name, fact.meaning, value=fact.value)
 
 
 class MetricsServer:

@@ -8,6 +8,7 @@ and `.env.example` are checked against it.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ SETTINGS: Final = (
         "SNIFFER_BATCH_WAIT",
         "--batch-wait",
         "TIME",
-        "1s",
+        "500ms",
         DELIVERY,
         "or when its first call is this old, whichever comes first",
     ),
@@ -122,6 +123,30 @@ SETTINGS: Final = (
         "64MiB",
         DELIVERY,
         "memory for calls that wait for delivery; beyond it the oldest are dropped and counted",
+    ),
+    Setting(
+        "SNIFFER_SPOOL_DIR",
+        "--spool-dir",
+        "DIR",
+        "auto",
+        DELIVERY,
+        "where calls wait on disk when the collector is behind; auto: /var/lib/vxsniff or the like; off: memory only",
+    ),
+    Setting(
+        "SNIFFER_SPOOL_LIMIT",
+        "--spool-limit",
+        "SIZE",
+        "1GiB",
+        DELIVERY,
+        "disk for calls that wait; beyond it the oldest are dropped and counted",
+    ),
+    Setting(
+        "SNIFFER_SPOOL_ALWAYS",
+        "--spool-always/--no-spool-always",
+        "",
+        "off",
+        DELIVERY,
+        "deliver nothing that is not on disk, so that not even a crash loses what was taken",
     ),
     Setting(
         "USAGE_LOGGERS_RULES",
@@ -186,8 +211,6 @@ LATER_VARIABLES: Final = (
     "SNIFFER_PCAP_BUFFER_SIZE",
     "SNIFFER_PROMISC_ENABLED",
     "SNIFFER_RF_MONITOR_ENABLED",
-    "SNIFFER_SPOOL_DIR",
-    "SNIFFER_SPOOL_LIMIT",
     "SNIFFER_WORKERS",
     "VPC_MIRROR_DEVICE",
 )
@@ -217,6 +240,9 @@ class Settings:
     batch_bytes: int
     batch_wait_s: float
     queue_limit_bytes: int
+    spool_dir: Path | None  # None: off
+    spool_limit_bytes: int
+    spool_always: bool
     rules: RuleSet
     rules_origin: str
     realip_header: str
@@ -285,6 +311,10 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
             vnis = vnis.joined(read_vnis_file(vnis_file))
         except ValueError as error:
             raise SettingsError(f"{vnis_file_origin}: {error}") from None
+    _, spool_origin = source.find("SNIFFER_SPOOL_DIR")
+    spool_dir = find_spool_dir(flags, environ, dotenv)
+    if (engine == ENGINE_FILE and not spool_origin) or not is_http_url(url):
+        spool_dir = None  # a capture file can be read again, and a file is a disk already
     _, metrics_origin = source.find("SNIFFER_METRICS_ADDRESS")
     return Settings(
         engine=engine,
@@ -302,6 +332,9 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         batch_bytes=source.get("SNIFFER_BATCH_SIZE", size_between(1, 64 * _MIB)),
         batch_wait_s=source.get("SNIFFER_BATCH_WAIT", parse_seconds),
         queue_limit_bytes=source.get("SNIFFER_QUEUE_LIMIT", size_between(_MIB, 64 * 1024 * _MIB)),
+        spool_dir=spool_dir,
+        spool_limit_bytes=source.get("SNIFFER_SPOOL_LIMIT", size_between(_MIB, 16 * 1024 * 1024 * _MIB)),
+        spool_always=source.get("SNIFFER_SPOOL_ALWAYS", parse_bool),
         rules=rules,
         rules_origin=_rules_in_words(rules_text, rules_origin),
         realip_header=source.get("SNIFFER_REALIP_HEADER", parse_header_name),
@@ -431,6 +464,26 @@ def parse_metrics_address(text: str) -> Address | None:
     if not colon:
         raise ValueError(f"{text!r} is no address to listen on: use HOST:PORT, such as 127.0.0.1:9478, or off")
     return Address(parse_ip(host) if host else "0.0.0.0", parse_port(port))
+
+
+def find_spool_dir(
+    flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mapping[str, str | None]
+) -> Path | None:
+    """A folder; `auto` is the state folder of systemd's unit, of root or of the user; `off` is none."""
+    word = _Source(flags, environ, dotenv).find("SNIFFER_SPOOL_DIR")[0].strip()
+    if word.lower() == OFF:
+        return None
+    return state_dir(environ) if word.lower() == "auto" else Path(word)
+
+
+def state_dir(environ: Mapping[str, str]) -> Path:
+    """Where what outlives the process belongs (systemd.exec: STATE_DIRECTORY; XDG Base Directory Specification)."""
+    if environ.get("STATE_DIRECTORY"):
+        return Path(environ["STATE_DIRECTORY"].partition(":")[0])
+    if os.geteuid() == 0:
+        return Path("/var/lib/vxsniff")
+    base = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(base) / "vxsniff"
 
 
 def is_http_url(url: str) -> bool:

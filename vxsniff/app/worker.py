@@ -33,9 +33,11 @@ from vxsniff.capture.file import CaptureFiles
 from vxsniff.capture.udp import RECEIVE_BUFFER_BYTES, CaptureError, Handler, UdpSource
 from vxsniff.delivery.deliverer import Deliverer
 from vxsniff.delivery.files import FileOutlet, StreamOutlet
+from vxsniff.delivery.keeper import Keeper
 from vxsniff.delivery.outlet import Outlet
 from vxsniff.delivery.post import PostOutlet
 from vxsniff.delivery.queue import BatchQueue
+from vxsniff.delivery.spool import Spool
 from vxsniff.flow.table import TICK_NS
 from vxsniff.wire.vxlan import VniFilter
 
@@ -80,6 +82,8 @@ class Worker:
         self._errors_logged_s: dict[str, float] = {}
         self._udp: UdpSource | None = None
         self._queue: BatchQueue | None = None
+        self._spool: Spool | None = None
+        self._keeper: Keeper | None = None
         self._deliverer: Deliverer | None = None
         self._vnis_file = _VniFile(chosen.vnis_file) if chosen.vnis_file else None
         is_file = chosen.engine == settings.ENGINE_FILE
@@ -90,8 +94,12 @@ class Worker:
                 min(chosen.batch_wait_s, _INTERACTIVE_WAIT_S) if interactive else chosen.batch_wait_s,
                 chosen.queue_limit_bytes,
                 drops=not is_file,
+                always=chosen.spool_always,
             )
-            self._deliverer = Deliverer(self._queue, _open_outlet(chosen), where(chosen.url))
+            if chosen.spool_dir is not None:
+                self._spool = Spool(chosen.spool_dir, 0, chosen.spool_limit_bytes)
+                self._keeper = Keeper(self._queue, self._spool)
+            self._deliverer = Deliverer(self._queue, _open_outlet(chosen), where(chosen.url), self._keeper)
         self.pipeline = Pipeline(
             chosen.vnis,
             chosen.rules,
@@ -242,9 +250,11 @@ class Worker:
             _log.error("the ledger does not close: please report it")
         if counts is None or self._deliverer is None or self._deliverer.is_gone.is_set():
             return True
+        if counts.spooled:
+            _log.info("%d calls wait in the spool for the next start", counts.spooled)
         if counts.dropped:
             _log.error("%d calls were not delivered to %s", counts.dropped, where(self._settings.url))
-        return counts.dropped + counts.dead == 0
+        return counts.dropped + counts.dead + counts.spooled == 0
 
     def look(self) -> Ledger:
         """The ledger as of now."""
@@ -253,7 +263,7 @@ class Worker:
                 self.pipeline,
                 self._queue,
                 self._udp.kernel_dropped if self._udp is not None else 0,
-                self._deliverer.retries if self._deliverer is not None else 0,
+                self._deliverer,
             )
 
     def _is_healthy(self) -> bool:
@@ -341,6 +351,10 @@ class Worker:
             packed = " compressed" if chosen.posts and not chosen.rules.skip_compression else ""
             how = f" in{packed} batches of {size_in_words(chosen.batch_bytes)}" if chosen.posts else ""
             _log.info("delivering: to %s%s", where(chosen.url), how)
+        if self._spool is not None:
+            how = "every call goes there first" if chosen.spool_always else "used when the collector is behind"
+            limit = size_in_words(chosen.spool_limit_bytes)
+            _log.info("spool: %s, up to %s, %s", self._spool.path, limit, how)
         _log.info("rules: %s, %d in all", chosen.rules_origin, len(chosen.rules.rules))
         for rule in chosen.rules.slow_rules:
             _log.warning(

@@ -6,6 +6,7 @@ import os
 import stat
 from typing import Final
 
+from vxsniff.delivery.batch import Batch
 from vxsniff.delivery.outlet import ACCEPTED, GONE, RETRY, Outcome
 
 _MODE: Final = 0o600  # calls are private; whoever wants it otherwise creates the file first
@@ -22,7 +23,7 @@ class FileOutlet:
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
 
-    def send(self, data: bytes, timeout_s: float) -> Outcome:
+    def send(self, batch: Batch, timeout_s: float) -> Outcome:
         del timeout_s
         try:
             if self._fd < 0 or self._was_moved():
@@ -30,7 +31,7 @@ class FileOutlet:
                 self._fd = self._open()
             before = os.fstat(self._fd)
             try:
-                _write_all(self._fd, data)
+                _write_all(self._fd, batch.lines)
             except OSError:
                 if stat.S_ISREG(before.st_mode):
                     os.ftruncate(self._fd, before.st_size)  # a full disk must not leave half a line
@@ -61,10 +62,10 @@ class StreamOutlet:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def send(self, data: bytes, timeout_s: float) -> Outcome:
+    def send(self, batch: Batch, timeout_s: float) -> Outcome:
         del timeout_s
         try:
-            _write_all(self._fd, data)
+            _write_all(self._fd, batch.lines)
         except OSError as error:
             return Outcome(GONE, error.strerror or str(error))
         return Outcome(ACCEPTED)

@@ -12,9 +12,9 @@ import time
 from typing import Final
 
 import requests
-from isal import isal_zlib
 
 from vxsniff import __version__
+from vxsniff.delivery.batch import Batch
 from vxsniff.delivery.outlet import ACCEPTED, REFUSED, RETRY, Outcome
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -39,10 +39,9 @@ class PostOutlet:
         )
         if compresses:
             self._session.headers["Content-Encoding"] = "deflated"
-        self._packed: tuple[bytes, bytes] = (b"", b"")  # a batch that is tried again is compressed once
 
-    def send(self, data: bytes, timeout_s: float) -> Outcome:
-        body = self._pack(data) if self._compresses else data
+    def send(self, batch: Batch, timeout_s: float) -> Outcome:
+        body = batch.packed if self._compresses else batch.lines
         try:
             with self._session.post(
                 self._url,
@@ -51,20 +50,15 @@ class PostOutlet:
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                answer.raw.read(MAX_ANSWER_BYTES)  # read to its end, the connection can be used again
-                return self._outcome(answer)
+                said = answer.raw.read(MAX_ANSWER_BYTES)  # read to its end, the connection can be used again
+                return self._outcome(answer, said)
         except (requests.RequestException, OSError) as error:
             return Outcome(RETRY, _cause_of(error))
         except Exception as error:  # urllib3 lets some of its own through while an answer is read
             return Outcome(RETRY, _cause_of(error))
 
-    def _pack(self, data: bytes) -> bytes:
-        if self._packed[0] is not data:
-            self._packed = (data, isal_zlib.compress(data))
-        return self._packed[1]
-
     @staticmethod
-    def _outcome(answer: requests.Response) -> Outcome:
+    def _outcome(answer: requests.Response, said: bytes) -> Outcome:
         status = answer.status_code
         if 200 <= status < 300:
             return Outcome(ACCEPTED)
@@ -72,8 +66,8 @@ class PostOutlet:
         if status in _TRY_AGAIN or status >= 500:
             return Outcome(RETRY, reason, retry_after_s(answer.headers.get("Retry-After", "")))
         if 300 <= status < 400:
-            return Outcome(REFUSED, f"{reason} (redirects are not followed: set the URL to where it leads)")
-        return Outcome(REFUSED, reason)
+            reason += " (redirects are not followed: set the URL to where it leads)"
+        return Outcome(REFUSED, reason, status=status, answer=said.decode(errors="replace"))
 
     def close(self) -> None:
         self._session.close()
