@@ -21,7 +21,7 @@ def free_udp_port() -> int:
 
 def environment(**more) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SNIFFER_", "USAGE_LOGGERS_", "APP_PORT", "DYNO"))}
-    return {**kept, "PYTHONUNBUFFERED": "1", "SNIFFER_SPOOL_DIR": "off", **more}
+    return {**kept, "PYTHONUNBUFFERED": "1", "SNIFFER_SPOOL_DIR": "off", "SNIFFER_CONTROL_SOCKET": "off", **more}
 
 
 def vxsniff(*arguments, cwd, env=None, timeout=60, stdin=b"") -> subprocess.CompletedProcess:

@@ -14,7 +14,8 @@ from dotenv import dotenv_values
 
 from vxsniff import __version__
 from vxsniff.app import settings
-from vxsniff.app.settings import BY_VARIABLE, SettingsError
+from vxsniff.app.control import ControlError, ask
+from vxsniff.app.settings import BY_VARIABLE, Settings, SettingsError
 from vxsniff.app.spool import spool_app
 from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_OWN, EXIT_USAGE, Worker
 from vxsniff.call.rules import RuleError, RuleSet, parse_rules
@@ -27,7 +28,8 @@ as one line of NDJSON to the capture URL. Each setting is a flag, an environment
 this order of precedence.
 
 Exit status: 0 done; 1 a capture file could not be read to its end; 2 a setting, rule or argument is wrong; \
-3 capturing could not begin; 4 a capture file's calls could not all be delivered; 70 an error of vxsniff's own.
+3 capturing could not begin, or no vxsniff is running to talk to; 4 a capture file's calls could not all be \
+delivered; 70 an error of vxsniff's own.
 """
 
 app: Final = typer.Typer(
@@ -89,6 +91,7 @@ def capture(
     call_id: Annotated[bool | None, _option("SNIFFER_CALL_ID")] = None,
     memory_limit: Annotated[str | None, _option("SNIFFER_MEMORY_LIMIT")] = None,
     metrics: Annotated[str | None, _option("SNIFFER_METRICS_ADDRESS")] = None,
+    control: Annotated[str | None, _option("SNIFFER_CONTROL_SOCKET")] = None,
     debug: Annotated[bool | None, _option("SNIFFER_DEBUG_ENABLED")] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
@@ -121,12 +124,17 @@ def capture(
         "SNIFFER_CALL_ID": call_id,
         "SNIFFER_MEMORY_LIMIT": memory_limit,
         "SNIFFER_METRICS_ADDRESS": metrics,
+        "SNIFFER_CONTROL_SOCKET": control,
         "SNIFFER_DEBUG_ENABLED": debug,
     }
     flags = {name: str(value) for name, value in given.items() if value is not None}
-    chosen = settings.resolve(flags, os.environ, dotenv_values(".env"))
+
+    def read_settings() -> Settings:
+        return settings.resolve(flags, os.environ, dotenv_values(".env"))
+
+    chosen = read_settings()
     _set_up_log(chosen.debug)
-    raise typer.Exit(Worker(chosen).run())
+    raise typer.Exit(Worker(chosen, read_settings).run())
 
 
 @rules_app.command("check")
@@ -192,6 +200,46 @@ def demo(
     raise typer.Exit(run_demo(calls, rate, vni, port, url, rules, Faults(lose, repeat, reorder, truncate)))
 
 
+_Control = Annotated[
+    str, typer.Option("--control", metavar="PATH", help="The socket [SNIFFER_CONTROL_SOCKET].", show_default=False)
+]
+
+
+@app.command()
+def on(control: _Control = "") -> None:
+    """Capture again, in the vxsniff that is running here."""
+    _ask("on", control)
+
+
+@app.command()
+def off(control: _Control = "") -> None:
+    """Stop capturing, and go on delivering, in the vxsniff that is running here."""
+    _ask("off", control)
+
+
+@app.command()
+def status(control: _Control = "") -> None:
+    """Say what the vxsniff that is running here does, and its ledger."""
+    _ask("status", control)
+
+
+@app.command("reload")
+def reload_settings(control: _Control = "") -> None:
+    """Have the vxsniff that is running here read .env, rules file and VNI file anew. SIGHUP does the same."""
+    _ask("reload", control)
+
+
+def _ask(word: str, path: str) -> None:
+    flags = {"SNIFFER_CONTROL_SOCKET": path} if path else {}
+    socket = settings.find_control_socket(flags, os.environ, dotenv_values(".env"))
+    if socket is None:
+        raise SettingsError("SNIFFER_CONTROL_SOCKET: the control socket is switched off")
+    went_well, text = ask(socket, [word])
+    if not went_well:
+        raise SettingsError(text)
+    print(text)
+
+
 def _set_up_log(debug: bool) -> None:
     logging.basicConfig(
         stream=sys.stderr,
@@ -217,12 +265,24 @@ def expand_read(arguments: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script `vxsniff`."""
+    _run(expand_read(sys.argv[1:]))
+
+
+def sniffer() -> None:
+    """The console script `sniffer`, in the words of the all-in-one image: `sniffer on`, `sniffer off`, `sniffer`."""
+    words = sys.argv[1:] or ["status"]
+    if words[0] not in ("on", "off", "status", "reload", "-h", "--help"):
+        _fail(f"{words[0]!r} is not known: use sniffer on, sniffer off, or sniffer alone for its status", EXIT_USAGE)
+    _run(words)
+
+
+def _run(arguments: list[str]) -> None:
     try:
-        status = app(args=expand_read(sys.argv[1:]), prog_name="vxsniff", standalone_mode=False)
+        status = app(args=arguments, prog_name="vxsniff", standalone_mode=False)
     except SettingsError as error:
         _fail(str(error), EXIT_USAGE)
-    except CaptureError as error:
+    except (CaptureError, ControlError) as error:
         _fail(str(error), EXIT_NO_CAPTURE)
     except Exception as error:
         # The parser's own errors: their class has moved between typer's versions.

@@ -70,11 +70,15 @@ def _rows(indent: str, name_width: int, entries: tuple[Entry, ...], width: int) 
 
 
 def take(
-    pipeline: Pipeline, queue: BatchQueue | None, kernel_dropped: int = 0, deliverer: Deliverer | None = None
+    pipeline: Pipeline,
+    queue: BatchQueue | None,
+    kernel_dropped: int = 0,
+    deliverer: Deliverer | None = None,
+    more: tuple[Entry, ...] = (),
 ) -> Ledger:
-    """Reads every counter. The caller sees to it that the pipeline stands still meanwhile."""
+    """Reads every counter; `more` are facts besides. The caller sees to it that the pipeline stands still meanwhile."""
     decoder, table, http, calls = pipeline.decoder, pipeline.table, pipeline.http.counters, pipeline.counters
-    record = pipeline.builder.counters
+    record = pipeline.record_counters
     frames = Equation(
         "frames",
         decoder.frames,
@@ -190,5 +194,6 @@ def take(
         Entry("queue_limit_bytes", queue.limit_bytes if queue else 0, "and their limit", is_open=True),
         Entry("spool_bytes", keeper.used_bytes if keeper else 0, "bytes of the spool that are in use", is_open=True),
         Entry("spool_limit_bytes", keeper.limit_bytes if keeper else 0, "and their limit", is_open=True),
+        *more,
     )
     return Ledger((frames, payload, requests, responses, call, deliveries), facts)

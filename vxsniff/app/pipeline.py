@@ -13,7 +13,7 @@ from typing import Final
 
 from vxsniff.call import ndjson, policy
 from vxsniff.call.policy import Detail, Policy
-from vxsniff.call.record import Record, RecordBuilder
+from vxsniff.call.record import Record, RecordBuilder, RecordCounters
 from vxsniff.call.rules import RuleSet
 from vxsniff.flow.flow import Flow
 from vxsniff.flow.table import TICK_NS, FlowTable
@@ -85,19 +85,29 @@ class Pipeline:
             max_flows=max(16, flow_bytes // self.FLOW_BYTES),
             max_held_bytes=held_bytes,
         )
-        self.policy = Policy(rules, draw)
-        self.builder = RecordBuilder(
-            self.policy.copies_session_field if self.policy.has_session_rules else None,
-            realip_header,
-            body_limit_bytes,
-            call_ids,
-        )
+        self._draw = draw
+        self.record_counters = RecordCounters()
+        self.use(rules, realip_header, body_limit_bytes, call_ids, disabled)
         self.counters = CallCounters()
         self.segments_failed = 0
         self._next_tick_ns = 0
         self._format = format_call
         self._ship = ship
         self._on_error = on_error
+
+    def use(
+        self, rules: RuleSet, realip_header: str, body_limit_bytes: int, call_ids: bool, disabled: bool = False
+    ) -> None:
+        """Calls are made and treated so from now on."""
+        self.policy = Policy(rules, self._draw)
+        self.http.body_limit_bytes = body_limit_bytes
+        self.builder = RecordBuilder(
+            self.policy.copies_session_field if self.policy.has_session_rules else None,
+            realip_header,
+            body_limit_bytes,
+            call_ids,
+            self.record_counters,
+        )
         self._is_disabled = disabled or rules.skip_submission
 
     # ---- frames

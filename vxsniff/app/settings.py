@@ -190,6 +190,14 @@ SETTINGS: Final = (
         "serves /metrics and /healthz; off for none; with --read only when given",
     ),
     Setting(
+        "SNIFFER_CONTROL_SOCKET",
+        "--control",
+        "PATH",
+        "auto",
+        OPERATION,
+        "the socket of vxsniff on, off, status and reload; auto: /run/vxsniff or the like; off for none",
+    ),
+    Setting(
         "SNIFFER_DEBUG_ENABLED",
         "--debug/--no-debug",
         "",
@@ -251,6 +259,7 @@ class Settings:
     memory_limit_bytes: int
     metrics: Address | None
     metrics_asked_for: bool
+    control: Path | None  # None: off
     debug: bool
     ignored_variables: tuple[str, ...]
 
@@ -343,6 +352,7 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         memory_limit_bytes=source.get("SNIFFER_MEMORY_LIMIT", size_between(16 * _MIB, 1024 * 1024 * _MIB)),
         metrics=source.get("SNIFFER_METRICS_ADDRESS", parse_metrics_address),
         metrics_asked_for=bool(metrics_origin),
+        control=find_control_socket(flags, environ, dotenv),
         debug=source.get("SNIFFER_DEBUG_ENABLED", parse_bool),
         ignored_variables=tuple(name for name in LATER_VARIABLES if environ.get(name) or dotenv.get(name)),
     )
@@ -350,7 +360,8 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
 
 def _rules_in_words(text: str, origin: str) -> str:
     where = f" ({origin})" if origin else " (the default)"
-    return (text if len(text) <= 60 and "\n" not in text and "\\n" not in text else "given") + where
+    is_short = len(text) <= 60 and "\n" not in text and "\\n" not in text
+    return (text if is_short or text.startswith("file://") else "given") + where
 
 
 # ---- one parser for each kind of value: text -> value, or ValueError with a sentence
@@ -474,6 +485,27 @@ def find_spool_dir(
     if word.lower() == OFF:
         return None
     return state_dir(environ) if word.lower() == "auto" else Path(word)
+
+
+def find_control_socket(
+    flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mapping[str, str | None]
+) -> Path | None:
+    """The control socket's path; `auto` is in the runtime folder of systemd's unit, of root or of the user."""
+    word = _Source(flags, environ, dotenv).find("SNIFFER_CONTROL_SOCKET")[0].strip()
+    if word.lower() == OFF:
+        return None
+    return runtime_dir(environ) / "control.sock" if word.lower() == "auto" else Path(word)
+
+
+def runtime_dir(environ: Mapping[str, str]) -> Path:
+    """Where what ends with the process belongs (systemd.exec: RUNTIME_DIRECTORY; XDG Base Directory Specification)."""
+    if environ.get("RUNTIME_DIRECTORY"):
+        return Path(environ["RUNTIME_DIRECTORY"].partition(":")[0])
+    if os.geteuid() == 0:
+        return Path("/run/vxsniff")
+    if environ.get("XDG_RUNTIME_DIR"):
+        return Path(environ["XDG_RUNTIME_DIR"]) / "vxsniff"
+    return Path(f"/tmp/vxsniff-{os.geteuid()}")
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:

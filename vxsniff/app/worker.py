@@ -21,8 +21,10 @@ from types import FrameType
 from typing import Final
 
 from vxsniff import __version__
-from vxsniff.app import ledger, settings
+from vxsniff.app import ledger, reload, settings
+from vxsniff.app.control import ControlError, ControlServer
 from vxsniff.app.ledger import Ledger
+from vxsniff.app.live import LiveCapture, Task
 from vxsniff.app.metrics import MetricsServer
 from vxsniff.app.pipeline import Format, Pipeline, ndjson_format
 from vxsniff.app.progress import progress_bar
@@ -30,7 +32,7 @@ from vxsniff.app.settings import Settings, SettingsError, size_in_words
 from vxsniff.call import readable
 from vxsniff.call.patterns import RE_MAX_CHARS
 from vxsniff.capture.file import CaptureFiles
-from vxsniff.capture.udp import RECEIVE_BUFFER_BYTES, CaptureError, Handler, UdpSource
+from vxsniff.capture.udp import CaptureError
 from vxsniff.delivery.deliverer import Deliverer
 from vxsniff.delivery.files import FileOutlet, StreamOutlet
 from vxsniff.delivery.keeper import Keeper
@@ -38,8 +40,6 @@ from vxsniff.delivery.outlet import Outlet
 from vxsniff.delivery.post import PostOutlet
 from vxsniff.delivery.queue import BatchQueue
 from vxsniff.delivery.spool import Spool
-from vxsniff.flow.table import TICK_NS
-from vxsniff.wire.vxlan import VniFilter
 
 EXIT_OK: Final = 0
 EXIT_DAMAGED: Final = 1
@@ -50,8 +50,6 @@ EXIT_OWN: Final = 70
 
 GRACE_S: Final = 6.0
 """How long delivery may go on after a signal."""
-DRAIN_S: Final = 1.0
-"""How long what lies in the receive buffer at a signal may take."""
 STALL_S: Final = 60.0
 """How long a capture file waits for a delivery that accepts nothing."""
 SECOND_SIGNAL_S: Final = 1.0
@@ -70,22 +68,24 @@ class _BrokenIn(Exception):
 class Worker:
     """Runs what the settings ask for; `run` returns the exit status."""
 
-    def __init__(self, chosen: Settings) -> None:
-        """Opens where calls go. Raises SettingsError."""
+    def __init__(self, chosen: Settings, read_again: Callable[[], Settings]) -> None:
+        """Opens where calls go. `read_again` reads the settings anew, and raises SettingsError as this does."""
         self._settings = chosen
+        self._read_again = read_again
         self._lock = threading.Lock()
         self._stop_signals = 0
         self._stopped_s = 0.0
         self._may_break_in = False
-        self._active_s = time.monotonic()
+        self._started_s = time.monotonic()
         self._stalled = False
         self._errors_logged_s: dict[str, float] = {}
-        self._udp: UdpSource | None = None
+        self._reloads = 0
+        self._reloads_refused = 0
+        self._live: LiveCapture | None = None
         self._queue: BatchQueue | None = None
         self._spool: Spool | None = None
         self._keeper: Keeper | None = None
         self._deliverer: Deliverer | None = None
-        self._vnis_file = _VniFile(chosen.vnis_file) if chosen.vnis_file else None
         is_file = chosen.engine == settings.ENGINE_FILE
         if not (chosen.disable or chosen.rules.skip_submission):
             interactive = chosen.url in (settings.URL_STDOUT, settings.URL_TTY)
@@ -126,42 +126,16 @@ class Worker:
             return self._run_live()
 
     def _run_live(self) -> int:
-        chosen = self._settings
-        ports: list[tuple[int, Handler]] = [(chosen.port, self.pipeline.vxlan_datagram)]
-        names = ["VXLAN"]
-        if chosen.geneve_port:
-            ports.append((chosen.geneve_port, self.pipeline.geneve_datagram))
-            names.append("GENEVE")
-        self._udp = source = UdpSource(chosen.address, ports)
-        with contextlib.closing(source), self._metrics():
-            bound = zip(names, source.addresses, strict=True)
-            self._log_start(" and ".join(f"{name} on UDP {_listening(*address)}" for name, address in bound))
-            self._log_receive_buffer(source)
+        self._live = live = LiveCapture(self._settings, self.pipeline, self._lock, self._should_stop)
+        live.open()
+        with contextlib.closing(live), self._metrics(), self._control():
+            self._log_start(live.describe())
+            live.log_receive_buffer()
             self._start_delivery()
-            self._receive(source)
+            live.run()
             self._finish()
             self._end_delivery(GRACE_S)
         return EXIT_OK
-
-    def _receive(self, source: UdpSource) -> None:
-        tick_ms = TICK_NS // 1_000_000
-        next_look_s = 0.0
-        while not self._should_stop():
-            arrived = source.wait(tick_ms)
-            with self._lock:
-                if arrived:
-                    source.receive()
-                else:
-                    self.pipeline.advance(source.clock.now_ns())
-            now_s = self._active_s = time.monotonic()
-            if self._vnis_file is not None and now_s >= next_look_s:
-                next_look_s = now_s + 1.0
-                self._look_at_vnis_file(self._vnis_file)
-        end_s = time.monotonic() + DRAIN_S
-        while time.monotonic() < end_s:
-            with self._lock:
-                if not source.receive():
-                    break
 
     def _run_files(self) -> int:
         chosen = self._settings
@@ -262,14 +236,22 @@ class Worker:
             return ledger.take(
                 self.pipeline,
                 self._queue,
-                self._udp.kernel_dropped if self._udp is not None else 0,
+                self._live.kernel_dropped if self._live is not None else 0,
                 self._deliverer,
+                self._switches(),
             )
 
+    def _switches(self) -> tuple[ledger.Entry, ...]:
+        live = self._live
+        return (
+            ledger.Entry("capturing", int(live is None or live.is_on), "1 while packets are taken", is_open=True),
+            ledger.Entry("switches", live.switches if live is not None else 0, "times that capturing was switched"),
+            ledger.Entry("reloads", self._reloads, "times that settings were read anew"),
+            ledger.Entry("reloads_refused", self._reloads_refused, "times that new settings were wrong"),
+        )
+
     def _is_healthy(self) -> bool:
-        if self._settings.engine == settings.ENGINE_FILE:
-            return True  # a file that waits for its next packet is no fault
-        return time.monotonic() - self._active_s < 5.0
+        return self._live is None or self._live.is_healthy  # a file that waits for its next packet is no fault
 
     @contextlib.contextmanager
     def _metrics(self) -> Iterator[None]:
@@ -292,23 +274,77 @@ class Worker:
         with contextlib.closing(server):
             yield
 
-    def _look_at_vnis_file(self, file: _VniFile) -> None:
-        try:
-            listed = file.changed()
-        except ValueError as error:
-            _log.warning("%s; the list before goes on", error)
+    # ---- control
+
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[None]:
+        chosen = self._settings
+        if chosen.control is None:
+            yield
             return
-        if listed is not None:
-            vnis = self._settings.vnis_given.joined(listed)
-            with self._lock:
-                self.pipeline.decoder.vnis = vnis
-            _log.info("VNIs are now: %s", vnis.describe())
+        try:
+            server = ControlServer(chosen.control, self._on_request)
+        except ControlError as error:
+            _log.warning("control socket %s: %s; going on without it", chosen.control, error)
+            yield
+            return
+        with contextlib.closing(server):
+            yield
+
+    def _on_request(self, words: list[str]) -> tuple[bool, str]:
+        live = self._live
+        assert live is not None
+        tasks: dict[str, Task] = {"on": live.switch_on, "off": live.switch_off, "reload": self._reload}
+        word = " ".join(words)
+        if word == "status":
+            return True, self._status(live)
+        if word in tasks:
+            return live.ask(tasks[word])
+        return False, f"{word!r} is not known: use on, off, status or reload"
+
+    def _status(self, live: LiveCapture) -> str:
+        chosen = self._settings
+        lines = [
+            f"vxsniff {__version__}, running for {int(time.monotonic() - self._started_s)} s, process {os.getpid()}",
+            f"capturing: {live.describe()}",
+            f"VNIs: {self.pipeline.decoder.vnis.describe()}",
+            f"delivering: {where(chosen.url) if self._queue is not None else 'nothing, it is switched off'}",
+            f"rules: {chosen.rules_origin}, {len(chosen.rules.rules)} in all",
+            self.look().as_text(),
+        ]
+        return "\n".join(lines)
+
+    def _reload(self) -> str:
+        """Reads the settings anew: what can be applied is, and what is wrong changes nothing."""
+        live = self._live
+        assert live is not None
+        try:
+            chosen = self._read_again()
+            outlet = None
+            if self._deliverer is not None and reload.changes_outlet(self._settings, chosen):
+                outlet = _open_outlet(chosen)
+        except SettingsError as error:
+            self._reloads_refused += 1
+            _log.error("reload refused, all stays as it was: %s", error)
+            raise ValueError(f"refused, all stays as it was: {error}") from None
+        with self._lock:
+            changes = reload.apply(self._settings, chosen, self.pipeline, self._queue is not None)
+        if outlet is not None and self._deliverer is not None:
+            self._deliverer.use(outlet, where(chosen.url))
+        logging.getLogger().setLevel(logging.DEBUG if changes.chosen.debug else logging.INFO)
+        live.use(changes.chosen)
+        self._settings = changes.chosen
+        self._reloads += 1
+        for line in changes.lines:
+            _log.info("reload: %s", line)
+        return "\n".join(changes.lines)
 
     # ---- signals, errors, logs
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:
@@ -326,6 +362,11 @@ class Worker:
         self._stop_signals += 1
         if self._may_break_in:
             raise _BrokenIn
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._live is not None:
+            self._live.later(self._reload)
 
     def _on_error(self, error: Exception) -> None:
         """An error of our own: one line a minute for each place, never with payload in it."""
@@ -366,41 +407,6 @@ class Worker:
         if chosen.ignored_variables:
             _log.warning("not in this version, ignored: %s", ", ".join(chosen.ignored_variables))
 
-    def _log_receive_buffer(self, source: UdpSource) -> None:
-        granted = source.receive_buffer_bytes
-        if granted >= RECEIVE_BUFFER_BYTES:
-            _log.info("receive buffer: %s", size_in_words(granted))
-        else:
-            _log.warning(
-                "receive buffer: %s of the %s asked for; `sysctl -w net.core.rmem_max=%d` allows more",
-                size_in_words(granted),
-                size_in_words(RECEIVE_BUFFER_BYTES),
-                RECEIVE_BUFFER_BYTES,
-            )
-
-
-class _VniFile:
-    """Tells when the VNI file has changed. A mounted ConfigMap changes by a new link, so the file is looked up anew."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._seen = self._state()
-
-    def _state(self) -> tuple[int, int, int]:
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return 0, 0, 0
-        return status.st_ino, status.st_mtime_ns, status.st_size
-
-    def changed(self) -> VniFilter | None:
-        """The new list, or None when there is none. Raises ValueError when it can't be read."""
-        state = self._state()
-        if state == self._seen:
-            return None
-        self._seen = state
-        return settings.read_vnis_file(self._path)
-
 
 def _ship_nowhere(line: bytes) -> None:
     del line
@@ -434,10 +440,6 @@ def where(url: str) -> str:
     if url in (settings.URL_STDOUT, settings.URL_TTY):
         return "standard output"
     return settings.without_password(url)
-
-
-def _listening(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _ports_in_words(ports: frozenset[int]) -> str:

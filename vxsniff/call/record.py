@@ -62,6 +62,7 @@ class RecordBuilder:
         realip_header: str = "",
         body_limit_bytes: int = 1_048_576,
         call_ids: bool = True,
+        counters: RecordCounters | None = None,
     ) -> None:
         self.call_ids = call_ids
         self.copies_session_field = copies_session_field
@@ -69,7 +70,7 @@ class RecordBuilder:
         self._body_limit_bytes = body_limit_bytes
         self._request_names: dict[bytes, str] = {}
         self._response_names: dict[bytes, str] = {}
-        self.counters = RecordCounters()
+        self.counters = counters or RecordCounters()
 
     def build(self, exchange: Exchange, flow: Flow) -> Record:
         request, response = exchange.request, exchange.response

@@ -52,6 +52,10 @@ class Deliverer:
             self.keeper.start()
         self._thread.start()
 
+    def use(self, outlet: Outlet, where: str) -> None:
+        """From the next try on, calls go there."""
+        self._outlet, self._where = outlet, where
+
     def stop(self, grace_s: float) -> None:
         """Delivers what waits, for `grace_s` at most; what is left then goes to the spool, or counts as dropped."""
         self._deadline_s = time.monotonic() + grace_s

@@ -40,7 +40,7 @@ def run_demo(calls: int, rate: float, vni: int, port: int, url: str, rules: str,
             [
                 *(sys.executable, "-m", "vxsniff", "--vnis", str(vni), "--port", str(port), "--address", "127.0.0.1"),
                 *("--url", url if url in ("-", "tty") or "://" in url else os.path.abspath(url)),
-                *("--rules", rules, "--metrics", "off"),
+                *("--rules", rules, "--metrics", "off", "--control", "off", "--spool-dir", "off"),
             ],
             cwd=folder,
             env=_environment(),
