@@ -3,9 +3,14 @@
 import re
 from pathlib import Path
 
-from vxsniff.app import cli
+from tests.builders import Play
+from vxsniff.app import cli, ledger
 from vxsniff.app.settings import SETTINGS, resolve
+from vxsniff.call import patterns, record
 from vxsniff.call.rules import VERBS_WITH_PATTERN
+from vxsniff.flow import reassembly
+from vxsniff.http import chunked, connection, head, stream
+from vxsniff.wire import decode, defrag
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -54,3 +59,22 @@ def test_the_readme_and_the_help_name_the_exit_statuses():
     for status in ("0", "1", "2", "3", "4", "70"):
         assert re.search(rf"^\| {status} \|", README, re.MULTILINE), status
         assert re.search(rf"\b{status} [a-z]", cli.HELP), status
+
+
+def test_the_readmes_bounds_are_those_of_the_code():
+    found = dict(re.findall(r"`([A-Z0-9_]+)` (\d+)", README.partition("## Bounds")[2].partition("\n## ")[0]))
+    constants = {
+        name: getattr(module, name)
+        for module in (reassembly, stream, head, chunked, connection, record, defrag, decode, patterns)
+        for name in found
+        if hasattr(module, name)
+    }
+    assert {name: str(value) for name, value in constants.items()} == found
+    assert len(found) >= 13
+
+
+def test_the_outcomes_that_the_readme_names_are_in_the_ledger():
+    taken = ledger.take(Play().pipeline, None)
+    known = {fact.name for fact in taken.facts} | {part.name for e in taken.equations for part in e.parts}
+    bounds = README.partition("## Bounds")[2].partition("\n## ")[0]
+    assert set(re.findall(r"\(`([a-z_0-9]+)`\)", bounds)) <= known

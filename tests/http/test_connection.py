@@ -373,3 +373,16 @@ def test_garbage_behind_a_message_is_searched_for_the_next_one():
     play = played(*turns)
     assert [c["response_body"] for c in play.finish()] == ["x", "y"]
     check_counters(play)
+
+
+def test_what_follows_an_answer_that_waits_for_its_request_is_bounded():
+    play = Play()
+    play.frames(talk(close=False)[:3])
+    big = answer(b"w" * 2 * stream.MAX_BACKLOG_BYTES)
+    play.frames(talk((SERVER, big), close=False)[3:], step_ns=1000)
+    # The answer was read without its request; what waited has gone with it.
+    assert play.pipeline.budget.used_bytes < stream.MAX_BACKLOG_BYTES * 2
+    assert play.pipeline.http.counters.orphans == 1
+    assert play.pipeline.http.blocked == {}
+    play.finish()
+    check_counters(play)

@@ -300,6 +300,8 @@ class HttpConnection:
             return stream.BLOCK
         self._answer_start = -1
         has_waited, self._has_waited = self._has_waited, False
+        if has_waited:
+            self._shared.blocked.pop(self, None)
         self._count_given_up()
         counters.responses += 1
         if exchange is None:
