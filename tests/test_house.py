@@ -1,4 +1,4 @@
-"""The house: arrows go one way, and the four inner rooms are pure."""
+"""The house: arrows go one way, and the inner rooms are pure."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vxsniff"
-ROOMS = ("wire", "flow", "http", "call", "capture", "delivery", "app", "demo")
+ROOMS = ("wire", "flow", "http", "call", "capture", "delivery", "doctor", "app", "demo")
 MAY_IMPORT = {
     "wire": set(),
     "flow": {"wire"},
@@ -14,10 +14,11 @@ MAY_IMPORT = {
     "call": {"http", "flow", "wire"},
     "capture": {"wire"},
     "delivery": set(),
-    "app": {"wire", "flow", "http", "call", "capture", "delivery", "demo"},
+    "doctor": {"http", "wire"},
+    "app": {"wire", "flow", "http", "call", "capture", "delivery", "doctor", "demo"},
     "demo": set(),
 }
-PURE = ("wire", "flow", "http", "call")
+PURE = ("wire", "flow", "http", "call", "doctor")
 IMPURE_MODULES = {
     *(
         "asyncio",

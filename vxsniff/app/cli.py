@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from vxsniff import __version__
 from vxsniff.app import settings
 from vxsniff.app.control import ControlError, ask
+from vxsniff.app.doctor import run_doctor
 from vxsniff.app.settings import BY_VARIABLE, Settings, SettingsError
 from vxsniff.app.spool import spool_app
 from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_OWN, EXIT_USAGE, Worker
@@ -27,9 +28,9 @@ Receives VXLAN (AWS VPC Traffic Mirroring and others) on UDP 4789, or reads capt
 as one line of NDJSON to the capture URL. Each setting is a flag, an environment variable and a line of .env, in \
 this order of precedence.
 
-Exit status: 0 done; 1 a capture file could not be read to its end; 2 a setting, rule or argument is wrong; \
-3 capturing could not begin, or no vxsniff is running to talk to; 4 a capture file's calls could not all be \
-delivered; 70 an error of vxsniff's own.
+Exit status: 0 done; 1 a capture file could not be read to its end, or the doctor found a problem; 2 a setting, rule \
+or argument is wrong; 3 capturing could not begin, or no vxsniff is running to talk to; 4 a capture file's calls could \
+not all be delivered; 70 an error of vxsniff's own.
 """
 
 app: Final = typer.Typer(
@@ -198,6 +199,39 @@ def demo(
     from vxsniff.demo.run import run_demo
 
     raise typer.Exit(run_demo(calls, rate, vni, port, url, rules, Faults(lose, repeat, reorder, truncate)))
+
+
+@app.command()
+def doctor(
+    seconds: Annotated[float, typer.Option(metavar="N", help="How long to watch.", min=0.1, max=600)] = 10.0,
+    read: Annotated[list[str] | None, _option("SNIFFER_READ")] = None,
+    vnis: Annotated[str | None, _option("SNIFFER_MIRROR_VNIS")] = None,
+    port: Annotated[str | None, _option("SNIFFER_MIRROR_VXLANPORT")] = None,
+    geneve_port: Annotated[str | None, _option("SNIFFER_MIRROR_GENEVEPORT")] = None,
+    address: Annotated[str | None, _option("SNIFFER_MIRROR_ADDRESS")] = None,
+    app_ports: Annotated[str | None, _option("APP_PORTS")] = None,
+    url: Annotated[str | None, _option("USAGE_LOGGERS_URL")] = None,
+    rules: Annotated[str | None, _option("USAGE_LOGGERS_RULES")] = None,
+    control: Annotated[str | None, _option("SNIFFER_CONTROL_SOCKET")] = None,
+) -> None:
+    """Say why nothing is seen: watch for a while, and name what is wrong with mirror, filters, rules and collector.
+
+    Where a vxsniff is running, it is that one which watches, with its own settings. No call is delivered for it.
+    Exit status 1 when there is a problem.
+    """
+    given = {
+        "SNIFFER_READ": "\n".join(read) if read else None,
+        "SNIFFER_MIRROR_VNIS": vnis,
+        "SNIFFER_MIRROR_VXLANPORT": port,
+        "SNIFFER_MIRROR_GENEVEPORT": geneve_port,
+        "SNIFFER_MIRROR_ADDRESS": address,
+        "APP_PORTS": app_ports,
+        "USAGE_LOGGERS_URL": url,
+        "USAGE_LOGGERS_RULES": rules,
+        "SNIFFER_CONTROL_SOCKET": control,
+    }
+    flags = {name: value for name, value in given.items() if value is not None}
+    raise typer.Exit(run_doctor(settings.resolve(flags, os.environ, dotenv_values(".env")), seconds))
 
 
 _Control = Annotated[

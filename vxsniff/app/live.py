@@ -18,6 +18,7 @@ from vxsniff.app import settings
 from vxsniff.app.pipeline import Pipeline
 from vxsniff.app.settings import Settings, size_in_words
 from vxsniff.capture.udp import RECEIVE_BUFFER_BYTES, CaptureError, Handler, UdpSource
+from vxsniff.doctor.survey import Survey
 from vxsniff.flow.table import TICK_NS
 from vxsniff.wire.vxlan import VniFilter
 
@@ -52,6 +53,7 @@ class LiveCapture:
         self._dropped_before = 0  # by the kernel, on sockets that are closed by now
         self._vnis_file = VniFile(chosen.vnis_file) if chosen.vnis_file else None
         self._tasks: deque[_Asked] = deque()
+        self._is_watched = False
         self._active_s = time.monotonic()
         self.switches = 0
 
@@ -133,6 +135,23 @@ class LiveCapture:
         _log.info("switched off: nothing is captured, what was captured is delivered")
         return "off: nothing is captured, what was captured is delivered"
 
+    def watch(self, survey: Survey | None) -> str:
+        """Has a survey look at every datagram, too; None ends that."""
+        if survey is None:
+            self._is_watched = False
+            if self._source is not None:
+                self._source.use([handler for _, handler in self._ports])
+            return ""
+        if self._source is None:
+            raise ValueError("capturing is switched off: `vxsniff on` first")
+        if self._is_watched:
+            raise ValueError("another doctor is watching")
+        self._is_watched = True
+        beside = [survey.vxlan_datagram, survey.geneve_datagram]
+        pairs = zip((handler for _, handler in self._ports), beside[: len(self._ports)], strict=True)
+        self._source.use([_both(*pair) for pair in pairs])
+        return ""
+
     def close(self) -> None:
         if self._source is not None:
             self._dropped_before += self._source.kernel_dropped
@@ -188,6 +207,14 @@ class LiveCapture:
                 self._pipeline.decoder.vnis = vnis
             self.switches += 1
             _log.info("VNIs are now: %s", vnis.describe())
+
+
+def _both(first: Handler, second: Handler) -> Handler:
+    def handle(data: bytes, ts_ns: int) -> None:
+        first(data, ts_ns)
+        second(data, ts_ns)
+
+    return handle
 
 
 class _Asked:

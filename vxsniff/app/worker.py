@@ -7,6 +7,7 @@ from the metrics thread sees whole steps only.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import random
@@ -23,6 +24,7 @@ from typing import Final
 from vxsniff import __version__
 from vxsniff.app import ledger, reload, settings
 from vxsniff.app.control import ControlError, ControlServer
+from vxsniff.app.doctor import watch_running
 from vxsniff.app.ledger import Ledger
 from vxsniff.app.live import LiveCapture, Task
 from vxsniff.app.metrics import MetricsServer
@@ -300,6 +302,12 @@ class Worker:
             return True, self._status(live)
         if word in tasks:
             return live.ask(tasks[word])
+        if words[:1] == ["watch"] and len(words) == 2:
+            try:
+                seconds = settings.parse_seconds(words[1])
+                return True, json.dumps(watch_running(self._settings, live, self.pipeline, self.look, seconds))
+            except ValueError as error:
+                return False, str(error)
         return False, f"{word!r} is not known: use on, off, status or reload"
 
     def _status(self, live: LiveCapture) -> str:

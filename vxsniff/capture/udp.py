@@ -73,6 +73,11 @@ class UdpSource:
             self.addresses.append((bound.getsockname()[0], bound.getsockname()[1]))
         self._drops_before = {fd: _drops(bound) for fd, (bound, _) in self._sockets.items()}
 
+    def use(self, handlers: list[Handler]) -> None:
+        """From now on datagrams go to these, one for each port in the order in which they were given."""
+        for (fd, (bound, _)), handler in zip(list(self._sockets.items()), handlers, strict=True):
+            self._sockets[fd] = (bound, handler)
+
     def wait(self, timeout_ms: int) -> bool:
         """Waits until something may be read; False when the time is over first."""
         return bool(self._poll.poll(timeout_ms))

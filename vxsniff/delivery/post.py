@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import email.utils
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 import requests
 
@@ -71,6 +71,40 @@ class PostOutlet:
 
     def close(self) -> None:
         self._session.close()
+
+
+class Probe(NamedTuple):
+    """What a collector answered to an empty batch: `status` is 0, and `error` says why, when it did not.
+
+    `skew_s` is how far this machine's clock is ahead of the collector's (RFC 9110 section 6.6.1), None when it did not
+    tell.
+    """
+
+    status: int
+    error: str
+    ms: float
+    skew_s: float | None
+
+
+def probe(url: str, timeout_s: float = CONNECT_TIMEOUT_S) -> Probe:
+    """Asks the collector, once. Sends no call."""
+    started_s = time.monotonic()
+    try:
+        answer = requests.post(
+            url,
+            data=b"",
+            headers={"Content-Type": "application/ndjson; charset=UTF-8"},
+            timeout=timeout_s,
+            allow_redirects=False,
+        )
+    except (requests.RequestException, OSError) as error:
+        return Probe(0, _cause_of(error), (time.monotonic() - started_s) * 1000, None)
+    try:
+        theirs_s = email.utils.parsedate_to_datetime(answer.headers.get("Date", "")).timestamp()
+        skew_s: float | None = time.time() - theirs_s
+    except (ValueError, TypeError, IndexError):
+        skew_s = None
+    return Probe(answer.status_code, "", (time.monotonic() - started_s) * 1000, skew_s)
 
 
 def retry_after_s(value: str) -> float:

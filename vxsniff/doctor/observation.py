@@ -1,0 +1,50 @@
+"""What was observed: fit for JSON, because it may come from another process. What is missing counts as zero."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class CollectorSeen(TypedDict, total=False):
+    """The answer to an empty batch; see `vxsniff.delivery.post.Probe`."""
+
+    where: str
+    status: int
+    error: str
+    ms: float
+    skew_s: float | None
+
+
+class Observation(TypedDict, total=False):
+    """First what `Survey` saw; then what the pipeline counted meanwhile; then the settings that findings speak of."""
+
+    frames: int
+    segments: int
+    reasons: dict[str, int]
+    vnis: dict[str, int]
+    """Packets by VNI, -1 for no tunnel: of all that came, whatever the filters say."""
+    ports: dict[str, int]
+    in_scope: int
+    """Segments that the VNI and port filters let through."""
+    cut_packets: int
+    longest_cut_bytes: int
+    flows: dict[str, int]
+    """Connections in scope: seen, by what they speak, by direction."""
+
+    calls: int
+    shipped: int
+    stopped: int
+    sampled_out: int
+    emptied: int
+    disabled: int
+    kernel_dropped: int
+    waiting: int
+    """Calls that the collector has not taken yet, in memory and on disk."""
+
+    is_file: bool
+    where: str
+    port: int
+    wanted_vnis: list[int]
+    unwanted_vnis: list[int]
+    app_ports: list[int]
+    collector: CollectorSeen
