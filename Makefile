@@ -1,13 +1,16 @@
 # Two commands are the whole set-up, on a machine with Python 3.11 or later and make:
 #   make run     creates the environment, installs vxsniff into it, and runs `vxsniff demo`
 #   make test    the whole test suite
-# `make check` is what CI asks besides: format, lint and types.
+# `make check` is what CI asks besides: format, lint and types. Longer, and not in CI:
+#   make fuzz    each fuzzing target for a minute (FUZZ_SECONDS)
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: run test check fuzz clean
 
 run: $(VENV)/.run
 	$(BIN)/vxsniff demo
@@ -19,6 +22,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+fuzz: $(VENV)/.fuzz
+	for target in wire flow_http rules; do \
+		$(BIN)/python -m fuzz $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 clean:
 	rm -rf $(VENV)
@@ -36,6 +43,10 @@ $(VENV)/.run: $(BIN)/python pyproject.toml
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps usagelogger==2.2.5
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test

@@ -65,8 +65,11 @@ class Play:
         )
 
     def frames(self, frames, vni=123, step_ns=MS) -> "Play":
-        for frame in frames:
-            self.pipeline.vxlan_datagram(in_vxlan(frame, vni), self.now_ns)
+        return self.datagrams((in_vxlan(frame, vni) for frame in frames), step_ns)
+
+    def datagrams(self, datagrams, step_ns=MS) -> "Play":
+        for datagram in datagrams:
+            self.pipeline.vxlan_datagram(datagram, self.now_ns)
             self.now_ns += step_ns
         return self
 

@@ -168,3 +168,15 @@ def test_templates_refer_to_groups_by_number_and_name():
     for template in (r"\3", r"\g<no>"):
         with pytest.raises(PatternError):
             Template(template, pattern)
+
+
+@pytest.mark.parametrize("text", ["", "a", " ", "a b"])
+def test_where_no_word_begins_or_ends_is_left_to_python(text):
+    # RE2 finds \\B in the empty text, and Python before 3.14 does not. Found by fuzzing.
+    pattern = Pattern(r"^\B\B$")
+    assert not pattern.is_linear
+    assert pattern.found(text, otherwise=False) == (re.search(r"^\B\B$", text) is not None)
+
+
+def test_what_a_later_python_may_read_otherwise_is_taken_without_a_warning():
+    assert Pattern("[[a]").found("[", otherwise=False)  # warnings are errors here; found by fuzzing

@@ -17,6 +17,7 @@ by an `unless`, so that a bound never lets through what the rule was to catch.
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Final
 
 import re2
@@ -28,7 +29,7 @@ RE_MAX_CHARS: Final = 4096
 _LEADING_FLAGS: Final = re.compile(r"\(\?[aimsx]+\)")
 _SPACE: Final = r"\t-\r\x1c-\x20"  # what \s means to `re` in ASCII
 _SAME_ESCAPES: Final = frozenset("afnrtvAx")
-_ASCII_ONLY_ESCAPES: Final = frozenset("dDwWbB")
+_ASCII_ONLY_ESCAPES: Final = frozenset("dDwWb")  # \B: Python versions differ about the empty text
 
 
 class PatternError(ValueError):
@@ -43,7 +44,10 @@ class Pattern:
     def __init__(self, source: str) -> None:
         self.source = source
         try:
-            self._python = re.compile(source)
+            with warnings.catch_warnings():
+                # `[[` and the like may mean something else in a later Python; here they mean what they do now.
+                warnings.simplefilter("ignore", FutureWarning)
+                self._python = re.compile(source)
         except (re.error, OverflowError, RecursionError) as error:
             raise PatternError(str(error)) from None
         self._linear: re2._Regexp | None = None
