@@ -37,12 +37,15 @@ def vxsniff(*arguments, cwd, env=None, timeout=60, stdin=b"") -> subprocess.Comp
 
 
 class Running:
-    """A live vxsniff on a free port, until the block ends. `stop` gives its exit status."""
+    """A live vxsniff on a free port, until the block ends. `stop` gives its exit status.
 
-    def __init__(self, *arguments, cwd, env=None, stdout=subprocess.PIPE, port=None) -> None:
+    `prefix` is a command that executes it in another guise.
+    """
+
+    def __init__(self, *arguments, cwd, env=None, stdout=subprocess.PIPE, port=None, prefix=()) -> None:
         self.port = port or free_udp_port()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vxsniff", "--port", str(self.port), "--metrics", "off", *arguments],
+            [*prefix, sys.executable, "-m", "vxsniff", "--port", str(self.port), "--metrics", "off", *arguments],
             cwd=cwd,
             env=environment(**(env or {})),
             stdout=stdout,

@@ -239,3 +239,15 @@ def test_a_place_where_no_socket_can_be_made_is_a_warning(tmp_path):
         assert "there is something else than a socket; going on without it" in running.log
         assert running.stop() == 0
     assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.root
+def test_a_folder_of_another_user_is_not_trusted_with_the_socket(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    os.chown(folder, 12345, 12345)
+    ordinary = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+    with started(tmp_path, folder / "control.sock", prefix=ordinary) as running:
+        assert "is another user's" in running.log
+        assert running.stop() == 0

@@ -38,6 +38,8 @@ class ControlServer:
         self._handler = handler
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.geteuid() and path.parent.stat().st_uid not in (0, os.geteuid()):
+                raise ControlError(f"the folder {path.parent} is another user's")  # who could put another socket there
             _remove_stale(path)
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             before = os.umask(0o177)

@@ -1,0 +1,82 @@
+"""What is deployed says what it should."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vxsniff.app.cli import app
+from vxsniff.app.settings import BY_VARIABLE
+from vxsniff.app.worker import EXIT_USAGE
+from vxsniff.capture.udp import RECEIVE_BUFFER_BYTES
+
+ROOT = Path(__file__).parents[1]
+UNIT = ROOT / "deploy/systemd/vxsniff.service"
+
+
+def directives(path):
+    """The settings of a unit by section (systemd.syntax): a name may come more than once."""
+    found: dict[str, dict[str, list[str]]] = {}
+    section: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("["):
+            section = found.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith(("#", ";")):
+            name, equals, value = line.partition("=")
+            assert equals, line
+            section.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.fixture
+def service():
+    unit = directives(UNIT)
+    assert set(unit) == {"Unit", "Service", "Install"}
+    return unit["Service"]
+
+
+def test_the_service_has_no_privilege_and_can_gain_none(service):
+    assert service["CapabilityBoundingSet"] == service["AmbientCapabilities"] == [""]
+    assert service["NoNewPrivileges"] == ["yes"]
+    assert service["User"] != ["root"]
+    for name in ("RestrictNamespaces", "RestrictSUIDSGID", "MemoryDenyWriteExecute", "LockPersonality", "PrivateUsers"):
+        assert service[name] == ["yes"], name
+    assert service["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
+    assert set(service["RestrictAddressFamilies"][0].split()) == {"AF_INET", "AF_INET6", "AF_UNIX"}
+
+
+def test_the_service_sees_and_writes_only_its_own(service):
+    assert service["ProtectSystem"] == ["strict"]
+    for name in ("ProtectHome", "PrivateTmp", "PrivateDevices", "ProtectKernelTunables", "ProtectControlGroups"):
+        assert service[name] == ["yes"], name
+    assert service["UMask"] == ["0077"]
+    assert service["StateDirectoryMode"] == service["RuntimeDirectoryMode"] == ["0700"]
+    # Where the defaults of the spool and of the control socket look.
+    assert service["StateDirectory"] == service["RuntimeDirectory"] == ["vxsniff"]
+
+
+def test_the_service_ends_and_starts_as_vxsniff_means_it(service):
+    assert int(service["TimeoutStopSec"][0]) > 10
+    assert service["RestartPreventExitStatus"] == [str(EXIT_USAGE)]
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert service["ExecReload"][0].split()[1] in commands
+    assert {Path(service[name][0].split()[0]) for name in ("ExecStart", "ExecReload")} == {
+        Path("/opt/vxsniff/bin/vxsniff")
+    }
+
+
+def test_no_directive_is_given_twice_but_the_filter():
+    for section in directives(UNIT).values():
+        assert [name for name, values in section.items() if len(values) > 1] in ([], ["SystemCallFilter"])
+
+
+def test_the_receive_buffer_that_is_asked_for_is_allowed():
+    text = (ROOT / "deploy/systemd/vxsniff-sysctl.conf").read_text()
+    assert int(re.search(r"^net.core.rmem_max = (\d+)$", text, re.MULTILINE)[1]) == RECEIVE_BUFFER_BYTES
+
+
+def test_the_image_is_of_an_ordinary_user_and_its_variables_exist():
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^USER vxsniff$", text, re.MULTILINE)
+    for name in re.findall(r"\b((?:SNIFFER|USAGE_LOGGERS)_\w+)=", text):
+        assert name in BY_VARIABLE
