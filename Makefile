@@ -3,6 +3,7 @@
 #   make test    the whole test suite
 # `make check` is what CI asks besides: format, lint and types. Longer, and not in CI:
 #   make fuzz    each fuzzing target for a minute (FUZZ_SECONDS)
+#   make soak    ten minutes of mixed traffic at half of the machine's capacity, then five of chaos
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: run test check fuzz clean
+.PHONY: run test check fuzz soak clean
 
 run: $(VENV)/.run
 	$(BIN)/vxsniff demo
@@ -26,6 +27,9 @@ check: $(VENV)/.dev
 fuzz: $(VENV)/.fuzz
 	for target in wire flow_http rules; do \
 		$(BIN)/python -m fuzz $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+soak: $(VENV)/.test
+	$(BIN)/python -m pytest -s tests/soak/soak.py
 
 clean:
 	rm -rf $(VENV)

@@ -25,6 +25,7 @@ class Collector:
         self.seen_headers: list[dict[str, str]] = []
         self.release = threading.Event()
         self.arrived = threading.Condition()
+        self.is_closed = False
         handler = type("Handler", (_Handler,), {"collector": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
@@ -37,6 +38,8 @@ class Collector:
         return self
 
     def __exit__(self, *error) -> None:
+        with self.arrived:
+            self.is_closed = True
         self.release.set()
         self._server.shutdown()
         self._server.server_close()
@@ -49,10 +52,16 @@ class Collector:
         with self.arrived:
             return self.arrived.wait_for(lambda: len(self.lines) >= count, timeout_s)
 
-    def accept(self, body: bytes) -> None:
+    def take(self, body: bytes) -> bool:
+        """Whether it took the calls: not once it is closed, or a request on its way would be answered and forgotten."""
         with self.arrived:
-            self.lines += body.splitlines(keepends=True)
-            self.arrived.notify_all()
+            if not self.is_closed:
+                self.accept(body)
+                self.arrived.notify_all()
+            return not self.is_closed
+
+    def accept(self, body: bytes) -> None:
+        self.lines += body.splitlines(keepends=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -78,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if status == "taken":
-            collector.accept(zlib.decompress(body))
+            collector.take(zlib.decompress(body))
             self.close_connection = True
             return
         if 200 <= status < 300:
@@ -88,7 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
                 collector.complaints.append(f"content type {self.headers.get('Content-Type')}")
             if not body.endswith(b"\n"):
                 collector.complaints.append("a batch without a line break at its end")
-            collector.accept(body)
+            if not collector.take(body):
+                self.close_connection = True
+                return
         self.send_response(status)
         for name, value in collector.headers:
             self.send_header(name, value)
