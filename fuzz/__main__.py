@@ -18,6 +18,7 @@ def main() -> None:
     with atheris.instrument_imports(include=["vxsniff"]):
         target = importlib.import_module(f"fuzz.{name}")
     warnings.simplefilter("error")
+    warnings.simplefilter("ignore", FutureWarning)  # of regular expressions that a later Python may read otherwise
     folder = Path(".fuzz") / name
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)

@@ -282,6 +282,11 @@ def test_the_vni_file_is_applied_without_a_restart(tmp_path):
     assert in_ledger(running.log, "vni_filtered") == len(DATAGRAMS)
 
 
+def test_a_rule_that_a_later_python_may_read_otherwise_is_taken_without_a_word(tmp_path):
+    done = vxsniff("rules", "check", "-", cwd=tmp_path, stdin=b"/[[a]/ remove\n")  # found by fuzzing
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_rules_check_prints_what_was_understood(tmp_path):
     (tmp_path / "rules").write_text("# mine\ninclude standard\n/request_url/ stop_if_found /health/\n")
     done = vxsniff("rules", "check", "rules", cwd=tmp_path)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -312,6 +313,8 @@ def sniffer() -> None:
 
 
 def _run(arguments: list[str]) -> None:
+    # Python's notes on expressions that a later version may read otherwise are no news to whoever wrote a rule.
+    warnings.simplefilter("ignore", FutureWarning)
     try:
         status = app(args=arguments, prog_name="vxsniff", standalone_mode=False)
     except SettingsError as error:

@@ -17,7 +17,6 @@ by an `unless`, so that a bound never lets through what the rule was to catch.
 from __future__ import annotations
 
 import re
-import warnings
 from typing import Final
 
 import re2
@@ -44,10 +43,7 @@ class Pattern:
     def __init__(self, source: str) -> None:
         self.source = source
         try:
-            with warnings.catch_warnings():
-                # `[[` and the like may mean something else in a later Python; here they mean what they do now.
-                warnings.simplefilter("ignore", FutureWarning)
-                self._python = re.compile(source)
+            self._python = re.compile(source)
         except (re.error, OverflowError, RecursionError) as error:
             raise PatternError(str(error)) from None
         self._linear: re2._Regexp | None = None
