@@ -363,6 +363,19 @@ def test_there_are_only_so_many_flows_and_the_idlest_goes_first():
     assert keys[1] not in left
 
 
+def test_the_first_flow_to_go_is_the_idlest_although_every_flow_has_had_segments_since_it_began():
+    game = Game(max_flows=8)
+    keys = [C[:8] + bytes([200, number]) + C[10:] for number in range(9)]
+    for number, key in enumerate(keys[:8]):
+        game.handshake(key=key).seg(key, 101, b"GET")
+        if number < 7:
+            game.seg(key, 104, b" /")  # the newest has not: it is no idler for that
+    game.handshake(key=keys[8]).seg(keys[8], 101, b"GET")
+    left = {flow.key for flow in flows(game.table)}
+    assert keys[0] not in left
+    assert keys[7] in left
+
+
 def test_a_flood_of_syns_does_not_push_open_flows_out():
     game = Game(max_flows=64).handshake().seg(C, 101, b"GET")
     for number in range(1000):

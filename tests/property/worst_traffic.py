@@ -15,7 +15,7 @@ from vxsniff.app.pipeline import Pipeline, ndjson_format
 from vxsniff.call.rules import parse_rules
 from vxsniff.wire.vxlan import VniFilter
 
-SYN, SYN_ACK, ACK = 0x02, 0x12, 0x18
+SYN, SYN_ACK, ACK, FIN_ACK = 0x02, 0x12, 0x18, 0x11
 CLIENT = bytes([10, 0, 0, 1])
 SERVER = bytes([10, 0, 0, 2])
 _VXLAN_ETHERNET = struct.pack("!B3xI", 8, 123 << 8) + b"\x02" * 12 + b"\x08\x00"
@@ -155,13 +155,32 @@ def names():
         yield from_server(number, 1, 1 + len(request), b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
+def short_lived():
+    """Connections that come and go, while one stays open that was there before them."""
+    request, answer = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"
+    ends = (1 + len(request), 1 + len(answer))
+    yield from opened(0)
+    yield packet(**client(0), seq=1, ack=1, flags=ACK, payload=request)
+    for number in range(1, 260_000):
+        end = client(number)
+        yield from opened(number)
+        yield packet(**end, seq=1, ack=1, flags=ACK, payload=request)
+        yield from_server(number, 1, ends[0], answer)
+        yield packet(**end, seq=ends[0], ack=ends[1], flags=FIN_ACK)
+        yield packet(80, ends[1], ends[0] + 1, FIN_ACK, source=SERVER, destination=end["source"], dport=end["sport"])
+
+
 SCENARIOS = {
     function.__name__: function
     for function in (
         *(syn_flood, million_half_open, endless_headers, endless_chunked, fragments, tiny_fragments, byte_by_byte),
-        *(window_edge, midstream, unanswered, answers_without_questions, names),
+        *(window_edge, midstream, unanswered, answers_without_questions, names, short_lived),
     )
 }
+
+
+STEPS_NS = {"short_lived": 500_000}
+"""The time between packets: half a million a second, where little has the time to expire, unless that is the point."""
 
 
 def peak_mib():
@@ -184,7 +203,7 @@ def main() -> None:
     )
     now_ns = 1_700_000_000_000_000_000
     for datagram in SCENARIOS[name]():
-        now_ns += 2000  # half a million a second: little time for anything to expire
+        now_ns += STEPS_NS.get(name, 2000)
         pipeline.vxlan_datagram(datagram, now_ns)
     taken = ledger.take(pipeline, None)
     flows = pipeline.table.flow_count

@@ -20,11 +20,11 @@ that never carried a byte after HALF_OPEN_NS; a closed flow lingers CLOSED_NS to
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from vxsniff.flow.flow import CLOSED, HALF_OPEN, OPEN, REMOVED, UNKNOWN, Consumer, Flow
+from vxsniff.flow.idle import IdleQueue
 from vxsniff.flow.matching import is_reused, is_twin
 from vxsniff.flow.reassembly import WINDOW_BYTES, HalfStream, Piece, trim_front
 from vxsniff.flow.seq import add, diff
@@ -59,13 +59,12 @@ class FlowTable:
         self._max_flows = max_flows
         self._max_held_bytes = max_held_bytes
         self._flows: dict[bytes, Flow] = {}  # both keys of every flow
-        self._idle: tuple[deque[tuple[Flow, int]], ...] = (deque(), deque(), deque())
+        self._idle = (IdleQueue(HALF_OPEN), IdleQueue(OPEN), IdleQueue(CLOSED))
         self._soon: dict[Flow, int] = {}  # since when; in order of time
         self._later: dict[Flow, int] = {}
         self._next_tick_ns = 0
         self.now_ns = 0
         self.flow_count = 0
-        self.state_counts = [0, 0, 0]
         self.held_bytes = 0
         # payload bytes, by what became of them
         self.payload_bytes = 0
@@ -309,8 +308,7 @@ class FlowTable:
             flow.next_same, first.next_same = first.next_same, flow
         self.flow_count += 1
         self.flows_opened += 1
-        self.state_counts[HALF_OPEN] += 1
-        self._idle[HALF_OPEN].append((flow, segment.ts_ns))
+        self._idle[HALF_OPEN].add(flow)
         return flow
 
     def _syn(self, flow: Flow, segment: Segment) -> None:
@@ -386,20 +384,10 @@ class FlowTable:
                     self._resolve(flow, self.now_ns, forced=False)
         for state, idle_ns in ((HALF_OPEN, HALF_OPEN_NS), (OPEN, IDLE_NS), (CLOSED, CLOSED_NS)):
             idle = self._idle[state]
-            while idle:
-                flow, since_ns = idle[0]
-                if flow.state != state:
-                    idle.popleft()
-                elif self.now_ns - since_ns < idle_ns:
-                    break
-                else:
-                    idle.popleft()
-                    if flow.last_ns > since_ns:
-                        idle.append((flow, flow.last_ns))
-                    else:
-                        self.flows_expired += state != CLOSED
-                        self._close(flow)
-                        self._remove(flow)
+            while (idlest := idle.idle_since(self.now_ns - idle_ns)) is not None:
+                self.flows_expired += state != CLOSED
+                self._close(idlest)
+                self._remove(idlest)
 
     def _resolve(self, flow: Flow, now_ns: int, forced: bool) -> None:
         """What has waited long enough (`forced`: all that waits) is over: flows begin without a SYN, holes are
@@ -500,16 +488,15 @@ class FlowTable:
             consumer.closed(flow.last_ns)
 
     def _move(self, flow: Flow, state: int) -> None:
-        self.state_counts[flow.state] -= 1
-        self.state_counts[state] += 1
-        flow.state = state
-        self._idle[state].append((flow, flow.last_ns))
+        before, flow.state = flow.state, state
+        self._idle[before].left()
+        self._idle[state].add(flow)
 
     def _remove(self, flow: Flow) -> None:
         if flow.state == REMOVED:
             return
-        self.state_counts[flow.state] -= 1
-        flow.state = REMOVED
+        before, flow.state = flow.state, REMOVED
+        self._idle[before].left()
         self.flow_count -= 1
         first = self._flows[flow.key]
         if first is not flow:
@@ -523,18 +510,12 @@ class FlowTable:
             self._flows.pop(reverse_key(flow.key), None)  # one key only, where both ends are the same
 
     def _evict(self) -> None:
-        """Makes room for one flow. Each queue is in order of the last look, near enough to the last segment."""
-        half_open = self.state_counts[HALF_OPEN]
+        """Makes room for one flow."""
+        half_open = len(self._idle[HALF_OPEN])
         order = (CLOSED, HALF_OPEN, OPEN) if half_open * 2 >= self._max_flows else (CLOSED, OPEN, HALF_OPEN)
         for state in order:
-            idle = self._idle[state]
-            while idle:
-                flow, since_ns = idle.popleft()
-                if flow.state != state:
-                    continue
-                if flow.last_ns > since_ns:
-                    idle.append((flow, flow.last_ns))
-                    continue
+            flow = self._idle[state].idlest()
+            if flow is not None:
                 self.flows_evicted += state != CLOSED
                 self._close(flow)
                 self._remove(flow)
