@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from vxsniff.capture.udp import BATCH_DATAGRAMS, CaptureError, Clock, UdpSource
+from vxsniff.capture.source import CaptureError
+from vxsniff.capture.udp import BATCH_DATAGRAMS, Clock, Port, UdpSource
 
 
 def free_port():
@@ -14,10 +15,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
+class Kept:
+    """A receiver that keeps VXLAN datagrams and their times in a list."""
+
+    def __init__(self, got) -> None:
+        self.vxlan_datagram = lambda data, ts_ns: got.append((data, ts_ns))
+
+
 @pytest.fixture
 def source():
     got = []
-    made = UdpSource("::", [(free_port(), lambda data, ts_ns: got.append((data, ts_ns)))])
+    made = UdpSource("::", [Port(free_port())], Kept(got))
     made.got = got
     yield made
     made.close()
@@ -37,7 +45,7 @@ def test_both_families_arrive_at_one_socket_and_the_longest_datagram_is_whole(so
     assert source.wait(2000)
     assert source.receive() == 1
     assert source.got[0][0] == longest
-    assert abs(source.got[0][1] - source.clock.now_ns()) < 60 * 10**9
+    assert abs(source.got[0][1] - source.now_ns()) < 60 * 10**9
 
 
 def test_one_step_takes_a_bounded_number(source):
@@ -61,12 +69,12 @@ def test_datagrams_that_the_kernel_drops_are_counted(source):
 
 def test_a_port_in_use_says_who_may_have_it(source):
     with pytest.raises(CaptureError, match=r"is in use: another receiver, or a kernel vxlan device.*--port"):
-        UdpSource("::", [(source.addresses[0][1], lambda data, ts_ns: None)])
+        UdpSource("::", [Port(source.addresses[0][1])], Kept([]))
 
 
 def test_an_address_that_is_not_ours_says_so():
     with pytest.raises(CaptureError, match="no address of this machine"):
-        UdpSource("203.0.113.77", [(free_port(), lambda data, ts_ns: None)])
+        UdpSource("203.0.113.77", [Port(free_port())], Kept([]))
 
 
 def test_the_clock_never_steps_back():

@@ -160,11 +160,15 @@ class Lab:
         self.wait_for_port("s", 80)
 
     def wait_for_port(self, role: str, port: int) -> None:
-        for _ in range(200):
-            if f":{port} " in self.run(*self.within(role, "ss", "-Hltn")):
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"nothing listens on port {port}")
+        wait_until(lambda: f":{port} " in self.run(*self.within(role, "ss", "-Hltn")))
+
+
+def wait_until(is_true) -> None:
+    for _ in range(200):
+        if is_true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come true in 10 s")
 
 
 def _end(process: subprocess.Popen) -> None:

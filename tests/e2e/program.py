@@ -39,13 +39,18 @@ def vxsniff(*arguments, cwd, env=None, timeout=60, stdin=b"") -> subprocess.Comp
 class Running:
     """A live vxsniff on a free port, until the block ends. `stop` gives its exit status.
 
-    `prefix` is a command that executes it in another guise.
+    `prefix` is a command that executes it in another guise. With `ready`, the line of the log that says that it is
+    up, it need not listen on a port.
     """
 
-    def __init__(self, *arguments, cwd, env=None, stdout=subprocess.PIPE, port=None, prefix=()) -> None:
+    command: tuple[str, ...] = (sys.executable, "-m", "vxsniff")
+
+    def __init__(self, *arguments, cwd, env=None, stdout=subprocess.PIPE, port=None, prefix=(), ready="") -> None:
         self.port = port or free_udp_port()
+        self._ready = ready or "receive buffer"
+        listens = [] if ready else ["--port", str(self.port)]
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "vxsniff", "--port", str(self.port), "--metrics", "off", *arguments],
+            [*prefix, *self.command, *listens, "--metrics", "off", *arguments],
             cwd=cwd,
             env=environment(**(env or {})),
             stdout=stdout,
@@ -69,7 +74,7 @@ class Running:
             assert text in self.log, self.log
 
     def __enter__(self):
-        self.wait_for_log("receive buffer")
+        self.wait_for_log(self._ready)
         return self
 
     def __exit__(self, *error) -> None:

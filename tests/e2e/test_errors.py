@@ -107,7 +107,7 @@ def test_no_permission_for_a_low_port_ends_with_status_3(tmp_path):
     ]
     script = (
         "import socket, vxsniff.capture.udp as udp\n"
-        "try:\n    udp.UdpSource('127.0.0.1', [(80, print)])\n"
+        "try:\n    udp.UdpSource('127.0.0.1', [udp.Port(80)], None)\n"
         "except udp.CaptureError as error:\n    print(error)"
     )
     name = f"vxp{os.getpid() % 10000}"
@@ -308,7 +308,7 @@ def test_metrics_that_were_asked_for_and_can_not_be_served_end_with_status_3(tmp
 
 
 def test_an_error_of_our_own_is_one_line_too(tmp_path):
-    script = "import sys, vxsniff.app.cli as cli; sys.argv = ['vxsniff', '--url', '-']; cli.Worker = lambda chosen: 1 / 0; cli.main()"
+    script = "import sys, vxsniff.app.cli as cli; sys.argv = ['vxsniff', '--url', '-']; cli.Worker = lambda *_: 1 / 0; cli.main()"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, timeout=30
     )

@@ -21,13 +21,15 @@ from vxsniff.app.settings import BY_VARIABLE, Settings, SettingsError
 from vxsniff.app.spool import spool_app
 from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_OWN, EXIT_USAGE, Worker
 from vxsniff.call.rules import RuleError, RuleSet, parse_rules
-from vxsniff.capture.udp import CaptureError
+from vxsniff.capture.devices import list_devices
+from vxsniff.capture.pcap import LINK_TYPE_NAMES, link_type_of
+from vxsniff.capture.source import CaptureError
 
 HELP: Final = """Record the API calls in mirrored traffic.
 
-Receives VXLAN (AWS VPC Traffic Mirroring and others) on UDP 4789, or reads capture files, and ships each HTTP call \
-as one line of NDJSON to the capture URL. Each setting is a flag, an environment variable and a line of .env, in \
-this order of precedence.
+Receives VXLAN (AWS VPC Traffic Mirroring and others) on UDP 4789, captures on local devices, or reads capture files, \
+and ships each HTTP call as one line of NDJSON to the capture URL. Each setting is a flag, an environment variable and \
+a line of .env, in this order of precedence.
 
 Exit status: 0 done; 1 a capture file could not be read to its end, or the doctor found a problem; 2 a setting, rule \
 or argument is wrong; 3 capturing could not begin, or no vxsniff is running to talk to; 4 a capture file's calls could \
@@ -79,6 +81,13 @@ def capture(
     address: Annotated[str | None, _option("SNIFFER_MIRROR_ADDRESS")] = None,
     dedup: Annotated[bool | None, _option("SNIFFER_MIRROR_DEDUP")] = None,
     app_ports: Annotated[str | None, _option("APP_PORTS")] = None,
+    device: Annotated[str | None, _option("NET_DEVICE")] = None,
+    ignore_device: Annotated[str | None, _option("SNIFFER_IGNORE_DEVICES")] = None,
+    promisc: Annotated[bool | None, _option("SNIFFER_PROMISC_ENABLED")] = None,
+    rf_monitor: Annotated[bool | None, _option("SNIFFER_RF_MONITOR_ENABLED")] = None,
+    bpf: Annotated[str | None, _option("SNIFFER_BPF_FILTER")] = None,
+    no_filter: Annotated[bool | None, _option("SNIFFER_NOFILTER")] = None,
+    pcap_buffer: Annotated[str | None, _option("SNIFFER_PCAP_BUFFER_SIZE")] = None,
     url: Annotated[str | None, _option("USAGE_LOGGERS_URL")] = None,
     disable: Annotated[bool | None, _option("USAGE_LOGGERS_DISABLE")] = None,
     batch_size: Annotated[str | None, _option("SNIFFER_BATCH_SIZE")] = None,
@@ -95,6 +104,9 @@ def capture(
     metrics: Annotated[str | None, _option("SNIFFER_METRICS_ADDRESS")] = None,
     control: Annotated[str | None, _option("SNIFFER_CONTROL_SOCKET")] = None,
     debug: Annotated[bool | None, _option("SNIFFER_DEBUG_ENABLED")] = None,
+    verbosity: Annotated[str | None, _option("SNIFFER_DEBUG_VERBOSITY")] = None,
+    debug_export: Annotated[str | None, _option("SNIFFER_DEBUG_EXPORT")] = None,
+    debug_endpoint: Annotated[str | None, _option("SNIFFER_DEBUG_HTTP_ENDPOINT")] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
     ] = False,
@@ -112,6 +124,13 @@ def capture(
         "SNIFFER_MIRROR_ADDRESS": address,
         "SNIFFER_MIRROR_DEDUP": dedup,
         "APP_PORTS": app_ports,
+        "NET_DEVICE": device,
+        "SNIFFER_IGNORE_DEVICES": ignore_device,
+        "SNIFFER_PROMISC_ENABLED": promisc,
+        "SNIFFER_RF_MONITOR_ENABLED": rf_monitor,
+        "SNIFFER_BPF_FILTER": bpf,
+        "SNIFFER_NOFILTER": no_filter,
+        "SNIFFER_PCAP_BUFFER_SIZE": pcap_buffer,
         "USAGE_LOGGERS_URL": url,
         "USAGE_LOGGERS_DISABLE": disable,
         "SNIFFER_BATCH_SIZE": batch_size,
@@ -128,6 +147,9 @@ def capture(
         "SNIFFER_METRICS_ADDRESS": metrics,
         "SNIFFER_CONTROL_SOCKET": control,
         "SNIFFER_DEBUG_ENABLED": debug,
+        "SNIFFER_DEBUG_VERBOSITY": verbosity,
+        "SNIFFER_DEBUG_EXPORT": debug_export,
+        "SNIFFER_DEBUG_HTTP_ENDPOINT": debug_endpoint,
     }
     flags = {name: str(value) for name, value in given.items() if value is not None}
 
@@ -202,6 +224,21 @@ def demo(
     raise typer.Exit(run_demo(calls, rate, vni, port, url, rules, Faults(lose, repeat, reorder, truncate)))
 
 
+@app.command("devices")
+def show_devices() -> None:
+    """List this host's network devices: name, state, link type, addresses. For --device."""
+    rows = []
+    for device in list_devices():
+        link_type = link_type_of(device.name)
+        kind = LINK_TYPE_NAMES.get(link_type, str(link_type)) if link_type >= 0 else "?"
+        rows.append((device.name, "up" if device.is_up else "down", kind, " ".join(device.addresses)))
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+    if any(row[2] == "?" for row in rows):
+        print("? is what this user may not look at", file=sys.stderr)
+
+
 @app.command()
 def doctor(
     seconds: Annotated[float, typer.Option(metavar="N", help="How long to watch.", min=0.1, max=600)] = 10.0,
@@ -211,6 +248,8 @@ def doctor(
     geneve_port: Annotated[str | None, _option("SNIFFER_MIRROR_GENEVEPORT")] = None,
     address: Annotated[str | None, _option("SNIFFER_MIRROR_ADDRESS")] = None,
     app_ports: Annotated[str | None, _option("APP_PORTS")] = None,
+    engine: Annotated[str | None, _option("SNIFFER_ENGINE")] = None,
+    device: Annotated[str | None, _option("NET_DEVICE")] = None,
     url: Annotated[str | None, _option("USAGE_LOGGERS_URL")] = None,
     rules: Annotated[str | None, _option("USAGE_LOGGERS_RULES")] = None,
     control: Annotated[str | None, _option("SNIFFER_CONTROL_SOCKET")] = None,
@@ -227,6 +266,8 @@ def doctor(
         "SNIFFER_MIRROR_GENEVEPORT": geneve_port,
         "SNIFFER_MIRROR_ADDRESS": address,
         "APP_PORTS": app_ports,
+        "SNIFFER_ENGINE": engine,
+        "NET_DEVICE": device,
         "USAGE_LOGGERS_URL": url,
         "USAGE_LOGGERS_RULES": rules,
         "SNIFFER_CONTROL_SOCKET": control,

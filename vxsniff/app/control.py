@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from vxsniff.app.settings import user_id
+
 MAX_REQUEST_BYTES: Final = 1024
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 CLIENT_TIMEOUT_S: Final = 10.0
@@ -36,9 +38,10 @@ class ControlServer:
         """Raises ControlError when the socket can't be had."""
         self.path = path
         self._handler = handler
+        _check_system()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.geteuid() and path.parent.stat().st_uid not in (0, os.geteuid()):
+            if user_id() and path.parent.stat().st_uid not in (0, user_id()):
                 raise ControlError(f"the folder {path.parent} is another user's")  # who could put another socket there
             _remove_stale(path)
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -106,15 +109,23 @@ def _remove_stale(path: Path) -> None:
     raise ControlError("another vxsniff listens there")
 
 
+def _check_system() -> None:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ControlError("this system has no Unix sockets")
+
+
 def _may_control(connection: socket.socket) -> bool:
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # the permissions of socket and folder have seen to it
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     _, uid, _ = _PEER_CREDENTIALS.unpack(credentials)
-    return uid in (0, os.geteuid())
+    return uid in (0, user_id())
 
 
 def ask(path: Path, words: list[str], timeout_s: float = CLIENT_TIMEOUT_S) -> tuple[bool, str]:
     """Asks the vxsniff that listens at `path`. Raises ControlError when there is none."""
     data = bytearray()
+    _check_system()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:

@@ -138,6 +138,7 @@ def take(
             Entry("sampled_out", calls.dropped[policy.SAMPLED_OUT], "by the sample rule"),
             Entry("emptied", calls.dropped[policy.EMPTIED], "the rules left nothing of them"),
             Entry("disabled", calls.disabled, "delivery is switched off"),
+            Entry("own", calls.own, "deliveries of a vxsniff: never calls, or they would breed calls"),
             Entry("failed", calls.failed, "an error of vxsniff's own: please report it"),
         ),
     )

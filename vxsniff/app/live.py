@@ -15,9 +15,12 @@ from collections.abc import Callable
 from typing import Final
 
 from vxsniff.app import settings
+from vxsniff.app.ledger import Entry
 from vxsniff.app.pipeline import Pipeline
-from vxsniff.app.settings import Settings, size_in_words
-from vxsniff.capture.udp import RECEIVE_BUFFER_BYTES, CaptureError, Handler, UdpSource
+from vxsniff.app.settings import Settings, SettingsError
+from vxsniff.capture.pcap import PcapOptions, PcapSource, check_expression
+from vxsniff.capture.source import CaptureError, Receiver, Source
+from vxsniff.capture.udp import GENEVE, Port, UdpSource
 from vxsniff.doctor.survey import Survey
 from vxsniff.flow.table import TICK_NS
 from vxsniff.wire.vxlan import VniFilter
@@ -27,6 +30,7 @@ DRAIN_S: Final = 1.0
 ASK_TIMEOUT_S: Final = 8.0
 VNIS_FILE_EVERY_S: Final = 1.0
 HEALTHY_WITHIN_S: Final = 5.0
+NOTES_EVERY_S: Final = 0.5
 
 _log = logging.getLogger("vxsniff")
 
@@ -44,16 +48,12 @@ class LiveCapture:
         self._pipeline = pipeline
         self._lock = lock
         self._should_stop = should_stop
-        self._ports: list[tuple[int, Handler]] = [(chosen.port, pipeline.vxlan_datagram)]
-        self._names = ["VXLAN"]
-        if chosen.geneve_port:
-            self._ports.append((chosen.geneve_port, pipeline.geneve_datagram))
-            self._names.append("GENEVE")
-        self._source: UdpSource | None = None
-        self._dropped_before = 0  # by the kernel, on sockets that are closed by now
+        self._source: Source | None = None
+        self._is_watched = False
+        self._dropped_before = 0  # by the kernel, of sources that are closed by now
+        self._counts_before: tuple[int, ...] = (0, 0, 0)
         self._vnis_file = VniFile(chosen.vnis_file) if chosen.vnis_file else None
         self._tasks: deque[_Asked] = deque()
-        self._is_watched = False
         self._active_s = time.monotonic()
         self.switches = 0
 
@@ -74,12 +74,22 @@ class LiveCapture:
         return self._dropped_before + (source.kernel_dropped if source is not None else 0)
 
     def describe(self) -> str:
-        """Where it listens, in words."""
+        """Where packets are taken from, in words."""
         source = self._source
-        if source is None:
-            return "nothing, it is switched off"
-        bound = zip(self._names, source.addresses, strict=True)
-        return " and ".join(f"{name} on UDP {_listening(*address)}" for name, address in bound)
+        return "nothing, it is switched off" if source is None else source.describe()
+
+    def facts(self) -> tuple[Entry, ...]:
+        """What libpcap counts (pcap_stats(3PCAP)); nothing for other sources."""
+        if self._settings.engine != settings.ENGINE_LIBPCAP:
+            return ()
+        source = self._source
+        counts = source.counts if isinstance(source, PcapSource) else (0, 0, 0)
+        received, dropped, by_interface = (n + b for n, b in zip(counts, self._counts_before, strict=True))
+        return (
+            Entry("pcap_received", received, "packets that passed the capture filter, by libpcap (ps_recv)"),
+            Entry("pcap_dropped", dropped, "lost because the capture buffer was full (ps_drop)"),
+            Entry("pcap_interface_dropped", by_interface, "lost by the device or its driver (ps_ifdrop)"),
+        )
 
     def ask(self, task: Task, timeout_s: float = ASK_TIMEOUT_S) -> tuple[bool, str]:
         """Has the capturing thread do something; whether it did, and what it says."""
@@ -96,21 +106,34 @@ class LiveCapture:
     # ---- switches, in the capturing thread
 
     def open(self) -> None:
-        """Binds the sockets; raises CaptureError."""
-        self._source = UdpSource(self._settings.address, self._ports)
+        """Opens sockets or devices; raises CaptureError."""
+        self._source = self._make_source()
 
-    def log_receive_buffer(self) -> None:
-        assert self._source is not None
-        granted = self._source.receive_buffer_bytes
-        if granted >= RECEIVE_BUFFER_BYTES:
-            _log.info("receive buffer: %s", size_in_words(granted))
-        else:
-            _log.warning(
-                "receive buffer: %s of the %s asked for; `sysctl -w net.core.rmem_max=%d` allows more",
-                size_in_words(granted),
-                size_in_words(RECEIVE_BUFFER_BYTES),
-                RECEIVE_BUFFER_BYTES,
+    def _make_source(self) -> Source:
+        chosen = self._settings
+        if chosen.engine == settings.ENGINE_LIBPCAP:
+            if chosen.bpf:
+                _check_filter(chosen.bpf)
+            tunnel_ports = (chosen.port, chosen.geneve_port or settings.GENEVE_PORT)
+            options = PcapOptions(
+                chosen.devices,
+                chosen.ignored_devices,
+                chosen.app_ports,
+                tunnel_ports,
+                chosen.bpf,
+                chosen.no_filter,
+                chosen.promiscuous,
+                chosen.monitor,
+                chosen.pcap_buffer_bytes,
             )
+            return PcapSource(options, self._pipeline)
+        ports = [Port(chosen.port)] + ([Port(chosen.geneve_port, GENEVE)] if chosen.geneve_port else [])
+        return UdpSource(chosen.address, ports, self._pipeline)
+
+    def log_notes(self) -> None:
+        """Says in the log what the source has to say."""
+        for note in self._source.notes() if self._source is not None else ():
+            _log.log(logging.WARNING if note.is_warning else logging.INFO, "%s", note.text)
 
     def switch_on(self) -> str:
         if self._source is not None:
@@ -120,11 +143,12 @@ class LiveCapture:
         except CaptureError as error:
             raise ValueError(f"it stays off: {error}") from None
         self.switches += 1
+        self.log_notes()
         _log.info("switched on: capturing %s", self.describe())
         return f"on: capturing {self.describe()}"
 
     def switch_off(self) -> str:
-        """Closes the sockets. Connections that are open end here; what is complete of them is delivered."""
+        """Closes sockets or devices. Connections that are open end here; what is complete of them is delivered."""
         if self._source is None:
             return "it is off already"
         self._drain(self._source)
@@ -137,24 +161,26 @@ class LiveCapture:
 
     def watch(self, survey: Survey | None) -> str:
         """Has a survey look at every datagram, too; None ends that."""
+        source = self._source
         if survey is None:
             self._is_watched = False
-            if self._source is not None:
-                self._source.use([handler for _, handler in self._ports])
+            if source is not None:
+                source.use(self._pipeline)
             return ""
-        if self._source is None:
+        if source is None:
             raise ValueError("capturing is switched off: `vxsniff on` first")
         if self._is_watched:
             raise ValueError("another doctor is watching")
         self._is_watched = True
-        beside = [survey.vxlan_datagram, survey.geneve_datagram]
-        pairs = zip((handler for _, handler in self._ports), beside[: len(self._ports)], strict=True)
-        self._source.use([_both(*pair) for pair in pairs])
+        source.use(_Both(self._pipeline, survey))
         return ""
 
     def close(self) -> None:
         if self._source is not None:
             self._dropped_before += self._source.kernel_dropped
+            if isinstance(self._source, PcapSource):
+                counts = zip(self._counts_before, self._source.counts, strict=True)
+                self._counts_before = tuple(before + count for before, count in counts)
             self._source.close()
             self._source = None
 
@@ -163,7 +189,7 @@ class LiveCapture:
     def run(self) -> None:
         """Captures until it should stop; then takes what has arrived already."""
         tick_ms = TICK_NS // 1_000_000
-        next_look_s = 0.0
+        next_look_s = next_note_s = 0.0
         while not self._should_stop():
             source = self._source
             if source is None:
@@ -173,8 +199,11 @@ class LiveCapture:
                     source.receive()
             else:
                 with self._lock:
-                    self._pipeline.advance(source.clock.now_ns())
+                    self._pipeline.advance(source.now_ns())
             now_s = self._active_s = time.monotonic()
+            if now_s >= next_note_s:
+                next_note_s = now_s + NOTES_EVERY_S
+                self.log_notes()
             if self._vnis_file is not None and now_s >= next_look_s:
                 next_look_s = now_s + VNIS_FILE_EVERY_S
                 self._look_at_vnis_file(self._vnis_file)
@@ -183,7 +212,7 @@ class LiveCapture:
         if self._source is not None:
             self._drain(self._source)
 
-    def _drain(self, source: UdpSource) -> None:
+    def _drain(self, source: Source) -> None:
         end_s = time.monotonic() + DRAIN_S
         while time.monotonic() < end_s:
             with self._lock:
@@ -209,12 +238,31 @@ class LiveCapture:
             _log.info("VNIs are now: %s", vnis.describe())
 
 
-def _both(first: Handler, second: Handler) -> Handler:
-    def handle(data: bytes, ts_ns: int) -> None:
-        first(data, ts_ns)
-        second(data, ts_ns)
+def _check_filter(expression: str) -> None:
+    try:
+        check_expression(expression)
+    except ValueError as error:
+        raise SettingsError(f"SNIFFER_BPF_FILTER: {error}") from None
 
-    return handle
+
+class _Both:
+    """A receiver that gives packets to two."""
+
+    def __init__(self, first: Receiver, second: Receiver) -> None:
+        self._first = first
+        self._second = second
+
+    def vxlan_datagram(self, data: bytes, ts_ns: int) -> None:
+        self._first.vxlan_datagram(data, ts_ns)
+        self._second.vxlan_datagram(data, ts_ns)
+
+    def geneve_datagram(self, data: bytes, ts_ns: int) -> None:
+        self._first.geneve_datagram(data, ts_ns)
+        self._second.geneve_datagram(data, ts_ns)
+
+    def frame(self, data: bytes, link_type: int, ts_ns: int) -> None:
+        self._first.frame(data, link_type, ts_ns)
+        self._second.frame(data, link_type, ts_ns)
 
 
 class _Asked:
@@ -257,7 +305,3 @@ class VniFile:
             return None
         self._seen = state
         return settings.read_vnis_file(self._path)
-
-
-def _listening(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from vxsniff import AGENT_MARK
 from vxsniff.call import ndjson, policy
 from vxsniff.call.policy import Detail, Policy
 from vxsniff.call.record import Record, RecordBuilder, RecordCounters
@@ -35,13 +36,14 @@ def ndjson_format(host: str) -> Format:
 
 
 class CallCounters:
-    """Plain integers. calls == shipped + sum(dropped) + disabled + failed"""
+    """Plain integers. calls == shipped + sum(dropped) + disabled + own + failed"""
 
     def __init__(self) -> None:
         self.calls = 0
         self.shipped = 0
         self.dropped = [0] * 4  # by policy's outcome; PASSED stays 0
         self.disabled = 0
+        self.own = 0
         self.failed = 0
 
 
@@ -164,6 +166,9 @@ class Pipeline:
         counters.calls += 1
         if self._is_disabled:
             counters.disabled += 1
+            return
+        if exchange.request.header(b"user-agent").endswith(AGENT_MARK):
+            counters.own += 1
             return
         try:
             record = self.builder.build(exchange, flow)

@@ -26,6 +26,13 @@ _AT_NEXT_START: Final = {
     "geneve_port": "SNIFFER_MIRROR_GENEVEPORT",
     "address": "SNIFFER_MIRROR_ADDRESS",
     "dedup": "SNIFFER_MIRROR_DEDUP",
+    "devices": "NET_DEVICE",
+    "ignored_devices": "SNIFFER_IGNORE_DEVICES",
+    "promiscuous": "SNIFFER_PROMISC_ENABLED",
+    "monitor": "SNIFFER_RF_MONITOR_ENABLED",
+    "bpf": "SNIFFER_BPF_FILTER",
+    "no_filter": "SNIFFER_NOFILTER",
+    "pcap_buffer_bytes": "SNIFFER_PCAP_BUFFER_SIZE",
     "batch_bytes": "SNIFFER_BATCH_SIZE",
     "batch_wait_s": "SNIFFER_BATCH_WAIT",
     "queue_limit_bytes": "SNIFFER_QUEUE_LIMIT",
@@ -35,6 +42,9 @@ _AT_NEXT_START: Final = {
     "memory_limit_bytes": "SNIFFER_MEMORY_LIMIT",
     "metrics": "SNIFFER_METRICS_ADDRESS",
     "control": "SNIFFER_CONTROL_SOCKET",
+    "verbosity": "SNIFFER_DEBUG_VERBOSITY",
+    "debug_export": "SNIFFER_DEBUG_EXPORT",
+    "debug_endpoint": "SNIFFER_DEBUG_HTTP_ENDPOINT",
 }
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +25,32 @@ _T = TypeVar("_T")
 
 ENGINE_VXLAN: Final = "vxlan"
 ENGINE_FILE: Final = "file"
-_ENGINES: Final = {"vxlan": ENGINE_VXLAN, "mirror": ENGINE_VXLAN, "file": ENGINE_FILE, "pcap_file": ENGINE_FILE}
-_LATER_ENGINES: Final = ("libpcap", "pcap", "k8s")
+ENGINE_LIBPCAP: Final = "libpcap"
+_ENGINES: Final = {
+    "vxlan": ENGINE_VXLAN,
+    "mirror": ENGINE_VXLAN,
+    "libpcap": ENGINE_LIBPCAP,
+    "pcap": ENGINE_LIBPCAP,
+    "file": ENGINE_FILE,
+    "pcap_file": ENGINE_FILE,
+}
+GENEVE_PORT: Final = 6081
+_MIRROR_VARIABLES: Final = (
+    "SNIFFER_MIRROR_VNIS",
+    "SNIFFER_MIRROR_VNIS_FILE",
+    "SNIFFER_MIRROR_VXLANPORT",
+    "SNIFFER_MIRROR_GENEVEPORT",
+    "SNIFFER_MIRROR_ADDRESS",
+)
 
 URL_STDOUT: Final = "-"
 URL_TTY: Final = "tty"
 
 OFF: Final = "off"
+AUTO: Final = "auto"
+EXPORT_LOCAL: Final = "local"
+EXPORT_HTTP: Final = "http"
+EXPORT_NONE: Final = "none"
 
 
 class SettingsError(Exception):
@@ -49,6 +70,7 @@ class Setting(NamedTuple):
 
 
 CAPTURE: Final = "Capture"
+DEVICES: Final = "Local devices (libpcap)"
 DELIVERY: Final = "Delivery"
 PRIVACY: Final = "Content"
 OPERATION: Final = "Operation"
@@ -58,9 +80,10 @@ SETTINGS: Final = (
         "SNIFFER_ENGINE",
         "--engine",
         "NAME",
-        "vxlan",
+        "auto",
         CAPTURE,
-        "what to capture from: vxlan (also: mirror) or file (also: pcap_file)",
+        "what to capture from: vxlan (also: mirror), libpcap (also: pcap), file (also: pcap_file); "
+        "auto: file with --read, libpcap with --device or NET_DEVICE, else vxlan",
     ),
     Setting(
         "SNIFFER_READ", "--read", "FILE...", "", CAPTURE, "read capture files, merged by time; - is standard input"
@@ -95,6 +118,49 @@ SETTINGS: Final = (
         CAPTURE,
         "TCP ports of the applications, such as 80,8000-8010; all if empty",
         ("APP_PORT",),
+    ),
+    Setting(
+        "NET_DEVICE",
+        "--device",
+        "LIST",
+        "",
+        DEVICES,
+        "devices to capture on; all that are up if empty, whenever they come",
+        ("VPC_MIRROR_DEVICE",),
+    ),
+    Setting("SNIFFER_IGNORE_DEVICES", "--ignore-device", "LIST", "", DEVICES, "devices to leave out of all"),
+    Setting(
+        "SNIFFER_PROMISC_ENABLED",
+        "--promisc/--no-promisc",
+        "",
+        "off",
+        DEVICES,
+        "take what is not addressed to this host as well",
+    ),
+    Setting("SNIFFER_RF_MONITOR_ENABLED", "--rf-monitor/--no-rf-monitor", "", "off", DEVICES, "Wi-Fi monitor mode"),
+    Setting(
+        "SNIFFER_BPF_FILTER",
+        "--bpf",
+        "FILTER",
+        "",
+        DEVICES,
+        "a capture filter (pcap-filter) in place of the one made from --app-ports and the devices' addresses",
+    ),
+    Setting(
+        "SNIFFER_NOFILTER",
+        "--no-filter/--filter",
+        "",
+        "off",
+        DEVICES,
+        "no capture filter: everything is looked at here",
+    ),
+    Setting(
+        "SNIFFER_PCAP_BUFFER_SIZE",
+        "--pcap-buffer",
+        "SIZE",
+        "auto",
+        DEVICES,
+        "libpcap's buffer for each device; auto: 64MiB, less where there are many",
     ),
     Setting(
         "USAGE_LOGGERS_URL",
@@ -205,23 +271,30 @@ SETTINGS: Final = (
         OPERATION,
         "log more, and tracebacks of our own errors",
     ),
+    Setting(
+        "SNIFFER_DEBUG_VERBOSITY",
+        "--verbosity",
+        "N",
+        "0",
+        OPERATION,
+        "with --debug: from 2 on each call is printed as well, as NDJSON, after the rules",
+    ),
+    Setting(
+        "SNIFFER_DEBUG_EXPORT",
+        "--debug-export",
+        "WHERE",
+        "none",
+        OPERATION,
+        "with --debug: a copy of each call, after the rules, to local (a file a day, here), http, or none",
+    ),
+    Setting(
+        "SNIFFER_DEBUG_HTTP_ENDPOINT", "--debug-endpoint", "URL", "", OPERATION, "where --debug-export http sends to"
+    ),
 )
 BY_VARIABLE: Final = {setting.variable: setting for setting in SETTINGS}
 
 # Variables of network-sniffer 1.4 and of the design that mean something to parts which this version has not yet.
-LATER_VARIABLES: Final = (
-    "K8S_INPUT",
-    "NET_DEVICE",
-    "SNIFFER_DEBUG_EXPORT",
-    "SNIFFER_DEBUG_VERBOSITY",
-    "SNIFFER_IGNORE_DEVICES",
-    "SNIFFER_NOFILTER",
-    "SNIFFER_PCAP_BUFFER_SIZE",
-    "SNIFFER_PROMISC_ENABLED",
-    "SNIFFER_RF_MONITOR_ENABLED",
-    "SNIFFER_WORKERS",
-    "VPC_MIRROR_DEVICE",
-)
+LATER_VARIABLES: Final = ("SNIFFER_WORKERS",)
 
 
 class Address(NamedTuple):
@@ -243,6 +316,13 @@ class Settings:
     address: str
     dedup: bool
     app_ports: frozenset[int]
+    devices: tuple[str, ...]
+    ignored_devices: frozenset[str]
+    promiscuous: bool
+    monitor: bool
+    bpf: str
+    no_filter: bool
+    pcap_buffer_bytes: int  # 0: auto
     url: str
     disable: bool
     batch_bytes: int
@@ -261,6 +341,9 @@ class Settings:
     metrics_asked_for: bool
     control: Path | None  # None: off
     debug: bool
+    verbosity: int
+    debug_export: str
+    debug_endpoint: str
     ignored_variables: tuple[str, ...]
 
     @property
@@ -289,6 +372,15 @@ class _Source:
                     return value, name + suffix
         return setting.default, ""
 
+    def has(self, variable: str) -> bool:
+        """Whether a variable has a value, be it no setting."""
+        return any((place.get(variable) or "").strip() for place in (self._environ, self._dotenv))
+
+    def is_given(self, variable: str) -> bool:
+        """Whether it is there, even empty."""
+        names = (variable, *BY_VARIABLE[variable].aliases)
+        return any(name in place for place in (self._flags, self._environ, self._dotenv) for name in names)
+
     def get(self, variable: str, parse: Callable[[str], _T]) -> _T:
         text, origin = self.find(variable)
         try:
@@ -301,11 +393,7 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
     """Settings from their three sources, each by variable name. Raises SettingsError."""
     source = _Source(flags, environ, dotenv)
     read = source.get("SNIFFER_READ", parse_files)
-    engine = source.get("SNIFFER_ENGINE", parse_engine)
-    if read:
-        engine = ENGINE_FILE
-    elif engine == ENGINE_FILE:
-        raise SettingsError("the engine `file` reads capture files: name them with --read FILE...")
+    engine = _engine(source, bool(read))
     rules_text, rules_origin = source.find("USAGE_LOGGERS_RULES")
     rules = source.get("USAGE_LOGGERS_RULES", load_rules)
     url, url_origin = source.find("USAGE_LOGGERS_URL")
@@ -324,6 +412,7 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
     spool_dir = find_spool_dir(flags, environ, dotenv)
     if (engine == ENGINE_FILE and not spool_origin) or not is_http_url(url):
         spool_dir = None  # a capture file can be read again, and a file is a disk already
+    export, endpoint = _export(source, rules)
     _, metrics_origin = source.find("SNIFFER_METRICS_ADDRESS")
     return Settings(
         engine=engine,
@@ -336,6 +425,13 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         address=source.get("SNIFFER_MIRROR_ADDRESS", parse_ip),
         dedup=source.get("SNIFFER_MIRROR_DEDUP", parse_bool),
         app_ports=source.get("APP_PORTS", parse_ports),
+        devices=source.get("NET_DEVICE", parse_names),
+        ignored_devices=frozenset(source.get("SNIFFER_IGNORE_DEVICES", parse_names)),
+        promiscuous=source.get("SNIFFER_PROMISC_ENABLED", parse_bool),
+        monitor=source.get("SNIFFER_RF_MONITOR_ENABLED", parse_bool),
+        bpf=source.find("SNIFFER_BPF_FILTER")[0].strip(),
+        no_filter=source.get("SNIFFER_NOFILTER", parse_bool),
+        pcap_buffer_bytes=source.get("SNIFFER_PCAP_BUFFER_SIZE", parse_pcap_buffer),
         url=url,
         disable=disable,
         batch_bytes=source.get("SNIFFER_BATCH_SIZE", size_between(1, 64 * _MIB)),
@@ -354,8 +450,42 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         metrics_asked_for=bool(metrics_origin),
         control=find_control_socket(flags, environ, dotenv),
         debug=source.get("SNIFFER_DEBUG_ENABLED", parse_bool),
+        verbosity=source.get("SNIFFER_DEBUG_VERBOSITY", parse_verbosity),
+        debug_export=export,
+        debug_endpoint=endpoint,
         ignored_variables=tuple(name for name in LATER_VARIABLES if environ.get(name) or dotenv.get(name)),
     )
+
+
+def _engine(source: _Source, reads_files: bool) -> str:
+    """The engine that was asked for, or that the other settings speak of."""
+    if source.has("K8S_INPUT") or source.find("SNIFFER_ENGINE")[0].strip().lower() == "k8s":
+        raise SettingsError("K8S_INPUT and the engine k8s are not in this version: use vxlan, libpcap or file")
+    engine = source.get("SNIFFER_ENGINE", parse_engine)
+    if reads_files:
+        return ENGINE_FILE
+    if engine == ENGINE_FILE:
+        raise SettingsError("the engine `file` reads capture files: name them with --read FILE...")
+    if engine != AUTO:
+        return engine
+    if source.find("NET_DEVICE")[0]:
+        return ENGINE_LIBPCAP
+    # network-sniffer 1.4 captures on devices unless it is told of a mirror; an empty NET_DEVICE means all of them.
+    if any(source.is_given(name) for name in _MIRROR_VARIABLES):
+        return ENGINE_VXLAN
+    return ENGINE_LIBPCAP if source.is_given("NET_DEVICE") else ENGINE_VXLAN
+
+
+def _export(source: _Source, rules: RuleSet) -> tuple[str, str]:
+    """Where copies go, and the URL if that is one."""
+    export = source.get("SNIFFER_DEBUG_EXPORT", parse_export)
+    if export != EXPORT_HTTP:
+        return export, ""
+    endpoint, origin = source.find("SNIFFER_DEBUG_HTTP_ENDPOINT")
+    if not is_http_url(endpoint):
+        raise SettingsError(f"{origin or 'SNIFFER_DEBUG_HTTP_ENDPOINT'}: {endpoint!r} is no http(s) URL to export to")
+    _check_plain_http(endpoint, origin, rules)
+    return export, endpoint
 
 
 def _rules_in_words(text: str, origin: str) -> str:
@@ -369,15 +499,39 @@ def _rules_in_words(text: str, origin: str) -> str:
 
 def parse_engine(text: str) -> str:
     name = text.strip().lower()
-    if name in _LATER_ENGINES:
-        raise ValueError(f"the engine {text!r} is not in this version: use vxlan or file")
+    if name == AUTO:
+        return AUTO
     if name not in _ENGINES:
-        raise ValueError(f"{text!r} is no engine: use vxlan or file")
+        raise ValueError(f"{text!r} is no engine: use vxlan, libpcap or file")
     return _ENGINES[name]
 
 
 def parse_files(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split("\n") if name)
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def parse_pcap_buffer(text: str) -> int:
+    """0 for auto. A bare number was bytes in network-sniffer 1.4, too."""
+    return 0 if text.strip().lower() == AUTO else size_between(64 * 1024, 2048 * _MIB)(text)
+
+
+def parse_verbosity(text: str) -> int:
+    if not re.fullmatch(r"\s*[0-9]\s*", text):
+        raise ValueError(f"{text!r} is no verbosity: use 0 to 9")
+    return int(text)
+
+
+def parse_export(text: str) -> str:
+    word = text.strip().lower()
+    if word == "s3":
+        raise ValueError("'s3' is not in this version: use local, and upload the files with `aws s3 sync`")
+    if word not in (EXPORT_LOCAL, EXPORT_HTTP, EXPORT_NONE):
+        raise ValueError(f"{text!r} is no export: use local, http or none")
+    return word
 
 
 def parse_bool(text: str) -> bool:
@@ -484,7 +638,7 @@ def find_spool_dir(
     word = _Source(flags, environ, dotenv).find("SNIFFER_SPOOL_DIR")[0].strip()
     if word.lower() == OFF:
         return None
-    return state_dir(environ) if word.lower() == "auto" else Path(word)
+    return state_dir(environ) if word.lower() == AUTO else Path(word)
 
 
 def find_control_socket(
@@ -492,29 +646,35 @@ def find_control_socket(
 ) -> Path | None:
     """The control socket's path; `auto` is in the runtime folder of systemd's unit, of root or of the user."""
     word = _Source(flags, environ, dotenv).find("SNIFFER_CONTROL_SOCKET")[0].strip()
-    if word.lower() == OFF:
+    if word.lower() == OFF or (word.lower() == AUTO and not hasattr(socket, "AF_UNIX")):
         return None
-    return runtime_dir(environ) / "control.sock" if word.lower() == "auto" else Path(word)
+    return runtime_dir(environ) / "control.sock" if word.lower() == AUTO else Path(word)
 
 
 def runtime_dir(environ: Mapping[str, str]) -> Path:
     """Where what ends with the process belongs (systemd.exec: RUNTIME_DIRECTORY; XDG Base Directory Specification)."""
     if environ.get("RUNTIME_DIRECTORY"):
         return Path(environ["RUNTIME_DIRECTORY"].partition(":")[0])
-    if os.geteuid() == 0:
+    user = user_id()
+    if user == 0:
         return Path("/run/vxsniff")
     if environ.get("XDG_RUNTIME_DIR"):
         return Path(environ["XDG_RUNTIME_DIR"]) / "vxsniff"
-    return Path(f"/tmp/vxsniff-{os.geteuid()}")
+    return Path(tempfile.gettempdir()) / f"vxsniff-{user}"
+
+
+def user_id() -> int:
+    """0 for root; 1 where the system has no such numbers."""
+    return os.geteuid() if hasattr(os, "geteuid") else 1
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:
     """Where what outlives the process belongs (systemd.exec: STATE_DIRECTORY; XDG Base Directory Specification)."""
     if environ.get("STATE_DIRECTORY"):
         return Path(environ["STATE_DIRECTORY"].partition(":")[0])
-    if os.geteuid() == 0:
+    if user_id() == 0:
         return Path("/var/lib/vxsniff")
-    base = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    base = environ.get("XDG_STATE_HOME") or environ.get("LOCALAPPDATA") or os.path.expanduser("~/.local/state")
     return Path(base) / "vxsniff"
 
 

@@ -24,6 +24,7 @@ from typing import Final
 from vxsniff import __version__
 from vxsniff.app import ledger, reload, settings
 from vxsniff.app.control import ControlError, ControlServer
+from vxsniff.app.copies import Copies
 from vxsniff.app.doctor import watch_running
 from vxsniff.app.ledger import Ledger
 from vxsniff.app.live import LiveCapture, Task
@@ -34,7 +35,7 @@ from vxsniff.app.settings import Settings, SettingsError, size_in_words
 from vxsniff.call import readable
 from vxsniff.call.patterns import RE_MAX_CHARS
 from vxsniff.capture.file import CaptureFiles
-from vxsniff.capture.udp import CaptureError
+from vxsniff.capture.source import CaptureError
 from vxsniff.delivery.deliverer import Deliverer
 from vxsniff.delivery.files import FileOutlet, StreamOutlet
 from vxsniff.delivery.keeper import Keeper
@@ -102,10 +103,11 @@ class Worker:
                 self._spool = Spool(chosen.spool_dir, 0, chosen.spool_limit_bytes)
                 self._keeper = Keeper(self._queue, self._spool)
             self._deliverer = Deliverer(self._queue, _open_outlet(chosen), where(chosen.url), self._keeper)
+        self._copies = Copies(chosen)
         self.pipeline = Pipeline(
             chosen.vnis,
             chosen.rules,
-            self._queue.add if self._queue is not None else _ship_nowhere,
+            self._copies.beside(self._queue.add) if self._queue is not None else _ship_nowhere,
             format_call=_format_for(chosen.url),
             draw=lambda: random.randrange(100),
             on_error=self._on_error,
@@ -132,7 +134,7 @@ class Worker:
         live.open()
         with contextlib.closing(live), self._metrics(), self._control():
             self._log_start(live.describe())
-            live.log_receive_buffer()
+            live.log_notes()
             self._start_delivery()
             live.run()
             self._finish()
@@ -208,6 +210,7 @@ class Worker:
     def _start_delivery(self) -> None:
         if self._deliverer is not None:
             self._deliverer.start()
+            self._copies.start()
 
     def _finish(self) -> None:
         with self._lock:
@@ -219,6 +222,7 @@ class Worker:
             counts = None
         else:
             self._deliverer.stop(grace_s)
+            self._copies.stop(1.0)
             counts = self._deliverer.queue.counts()
         final = self.look()
         print(final.as_text(), file=sys.stderr, flush=True)
@@ -246,6 +250,8 @@ class Worker:
     def _switches(self) -> tuple[ledger.Entry, ...]:
         live = self._live
         return (
+            *(live.facts() if live is not None else ()),
+            *(self._copies.facts() if self._copies else ()),
             ledger.Entry("capturing", int(live is None or live.is_on), "1 while packets are taken", is_open=True),
             ledger.Entry("switches", live.switches if live is not None else 0, "times that capturing was switched"),
             ledger.Entry("reloads", self._reloads, "times that settings were read anew"),
@@ -352,7 +358,8 @@ class Worker:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_hangup)
+        if hasattr(signal, "SIGHUP"):
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:

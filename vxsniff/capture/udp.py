@@ -12,80 +12,105 @@ import errno
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
+
+from vxsniff.capture.source import CaptureError, Note, Receiver
 
 MAX_DATAGRAM_BYTES: Final = 65_535
 RECEIVE_BUFFER_BYTES: Final = 64 * 1024 * 1024
 BATCH_DATAGRAMS: Final = 512
 """At most so many datagrams are taken before control is given back."""
 
+_IS_LINUX: Final = sys.platform == "linux"
 # Linux constants that Python's socket module lacks (asm-generic/socket.h, linux/udp.h).
 _SO_RCVBUFFORCE: Final = 33
 _SO_MEMINFO: Final = 55
 _MEMINFO_DROPS: Final = 8
 _UDP_NO_CHECK6_RX: Final = 102
 
-Handler = Callable[[bytes, int], None]
+VXLAN: Final = "VXLAN"
+GENEVE: Final = "GENEVE"
+
+Handler = Callable[[bytes, int], object]
 """Takes a datagram's payload and its time in nanoseconds since the epoch."""
-
-
-class CaptureError(Exception):
-    """Capturing can't begin; the message says what is in the way and what to do."""
 
 
 class Clock:
     """Nanoseconds since the epoch that never step back."""
 
     def __init__(self) -> None:
-        self._source = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-        self._offset_ns = time.time_ns() - time.clock_gettime_ns(self._source)
+        self._clock = getattr(time, "CLOCK_BOOTTIME", None)  # goes on while the machine sleeps
+        self._offset_ns = time.time_ns() - self._steady_ns()
+
+    def _steady_ns(self) -> int:
+        return time.monotonic_ns() if self._clock is None else time.clock_gettime_ns(self._clock)
 
     def now_ns(self) -> int:
-        return time.clock_gettime_ns(self._source) + self._offset_ns
+        return self._steady_ns() + self._offset_ns
+
+
+class Port(NamedTuple):
+    """A port to listen on, and what is spoken there: VXLAN or GENEVE."""
+
+    number: int
+    tunnel: str = VXLAN
 
 
 class UdpSource:
     """The sockets that a mirror sends to. `close` when done."""
 
-    def __init__(self, address: str, ports: list[tuple[int, Handler]]) -> None:
+    def __init__(self, address: str, ports: list[Port], receiver: Receiver) -> None:
         """Binds a socket for each port; raises CaptureError.
 
         Address `::` takes IPv4 and IPv6; where the system has no IPv6, IPv4 alone.
         """
-        self.clock = Clock()
-        self._poll = select.poll()
+        self.now_ns = Clock().now_ns
+        self._tunnels = [port.tunnel for port in ports]
+        self._poll = select.poll() if hasattr(select, "poll") else None
         self._sockets: dict[int, tuple[socket.socket, Handler]] = {}
         self.addresses: list[tuple[str, int]] = []
         self.receive_buffer_bytes = 0
         """What the kernel granted for each socket."""
         self._drops_before: dict[int, int] = {}
-        for port, handler in ports:
+        for port, tunnel in ports:
             try:
                 bound = _bind(address, port)
             except OSError as error:
                 self.close()
                 raise CaptureError(_bind_advice(error, address, port)) from None
             self.receive_buffer_bytes = _grow_receive_buffer(bound)
-            self._sockets[bound.fileno()] = (bound, handler)
-            self._poll.register(bound, select.POLLIN)
+            self._sockets[bound.fileno()] = (bound, _handler(receiver, tunnel))
+            if self._poll is not None:
+                self._poll.register(bound, select.POLLIN)
             self.addresses.append((bound.getsockname()[0], bound.getsockname()[1]))
         self._drops_before = {fd: _drops(bound) for fd, (bound, _) in self._sockets.items()}
+        self._notes = [_on_receive_buffer(self.receive_buffer_bytes)]
 
-    def use(self, handlers: list[Handler]) -> None:
-        """From now on datagrams go to these, one for each port in the order in which they were given."""
-        for (fd, (bound, _)), handler in zip(list(self._sockets.items()), handlers, strict=True):
-            self._sockets[fd] = (bound, handler)
+    def describe(self) -> str:
+        bound = zip(self._tunnels, self.addresses, strict=True)
+        return " and ".join(f"{name} on UDP {_listening(*address)}" for name, address in bound)
+
+    def notes(self) -> list[Note]:
+        said, self._notes = self._notes, []
+        return said
+
+    def use(self, receiver: Receiver) -> None:
+        for tunnel, (fd, (bound, _)) in zip(self._tunnels, list(self._sockets.items()), strict=True):
+            self._sockets[fd] = (bound, _handler(receiver, tunnel))
 
     def wait(self, timeout_ms: int) -> bool:
         """Waits until something may be read; False when the time is over first."""
-        return bool(self._poll.poll(timeout_ms))
+        if self._poll is not None:
+            return bool(self._poll.poll(timeout_ms))
+        return bool(select.select(list(self._sockets), [], [], timeout_ms / 1000)[0])
 
     def receive(self) -> int:
         """Gives what has arrived to the handlers, at most BATCH_DATAGRAMS a socket; returns how many those were."""
         count = 0
-        now_ns = self.clock.now_ns
+        now_ns = self.now_ns
         for bound, handler in self._sockets.values():
             recv = bound.recv
             try:
@@ -112,6 +137,10 @@ class UdpSource:
             bound.close()
 
 
+def _handler(receiver: Receiver, tunnel: str) -> Handler:
+    return receiver.vxlan_datagram if tunnel == VXLAN else receiver.geneve_datagram
+
+
 def _bind(address: str, port: int) -> socket.socket:
     if address == "::" and not socket.has_dualstack_ipv6():
         address = "0.0.0.0"
@@ -122,8 +151,9 @@ def _bind(address: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
             # Mirrors send without a UDP checksum, which IPv6 would drop.
-            with contextlib.suppress(OSError):
-                bound.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
+            if _IS_LINUX:
+                with contextlib.suppress(OSError):
+                    bound.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
         bound.setblocking(False)
         bound.bind(where)
     except OSError:
@@ -149,16 +179,33 @@ def _bind_advice(error: OSError, address: str, port: int) -> str:
 
 def _grow_receive_buffer(bound: socket.socket) -> int:
     """Asks for RECEIVE_BUFFER_BYTES; returns what was granted (the kernel doubles, then caps, and says nothing)."""
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-    except OSError:
-        with contextlib.suppress(OSError):
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-    return bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+    options = (_SO_RCVBUFFORCE, socket.SO_RCVBUF) if _IS_LINUX else (socket.SO_RCVBUF,)
+    for option in options:
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER_BYTES)
+            break
+        except OSError:
+            continue
+    granted = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    return granted // 2 if _IS_LINUX else granted
+
+
+def _on_receive_buffer(granted_bytes: int) -> Note:
+    granted, wanted = granted_bytes / 2**20, RECEIVE_BUFFER_BYTES // 2**20
+    if granted >= wanted:
+        return Note(f"receive buffer: {granted:.0f} MiB")
+    how = f"`sysctl -w net.core.rmem_max={RECEIVE_BUFFER_BYTES}` allows more"
+    return Note(f"receive buffer: {granted:.1f} MiB of the {wanted} MiB asked for; {how}", is_warning=True)
+
+
+def _listening(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _drops(bound: socket.socket) -> int:
     """The socket's sk_drops; 0 where the system doesn't tell."""
+    if not _IS_LINUX:
+        return 0
     try:
         words = bound.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_MEMINFO_DROPS + 1))
     except OSError:

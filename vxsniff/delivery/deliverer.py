@@ -39,7 +39,7 @@ class Deliverer:
         self.is_gone = threading.Event()
         self.retries = 0
         self._outlet = outlet
-        self._where = where
+        self.where = where
         self.keeper = keeper
         self._thread = threading.Thread(target=self._run, name="deliver", daemon=True)
         self._stopping = threading.Event()
@@ -54,7 +54,7 @@ class Deliverer:
 
     def use(self, outlet: Outlet, where: str) -> None:
         """From the next try on, calls go there."""
-        self._outlet, self._where = outlet, where
+        self._outlet, self.where = outlet, where
 
     def stop(self, grace_s: float) -> None:
         """Delivers what waits, for `grace_s` at most; what is left then goes to the spool, or counts as dropped."""
@@ -97,7 +97,7 @@ class Deliverer:
                 self._end(batch, ACCEPTED, outcome)
                 return True
             if outcome.kind == outlets.REFUSED:
-                self._warn("refusal", f"{self._where}: {outcome.reason}: {batch.calls} calls were refused for good")
+                self._warn("refusal", f"{self.where}: {outcome.reason}: {batch.calls} calls were refused for good")
                 self._end(batch, DEAD, outcome)
                 return True
             if outcome.kind == outlets.GONE:
@@ -109,7 +109,7 @@ class Deliverer:
             counts = self.queue.counts()
             self._warn(
                 "failure",
-                f"{self._where}: {outcome.reason}: {counts.waiting + counts.spooled} calls wait, trying again",
+                f"{self.where}: {outcome.reason}: {counts.waiting + counts.spooled} calls wait, trying again",
             )
             pause_s = max(backoff_s(attempt, random.random()), outcome.after_s)
             attempt += 1
@@ -140,7 +140,7 @@ class Deliverer:
         if self._failing:
             self._failing = False
             self._logged_s["failure"] = -LOG_EVERY_S
-            _log.info("%s: accepted again", self._where)
+            _log.info("%s: accepted again", self.where)
 
 
 def backoff_s(attempt: int, draw: float) -> float:

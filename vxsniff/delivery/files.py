@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import stat
+import time
 from typing import Final
 
 from vxsniff.delivery.batch import Batch
 from vxsniff.delivery.outlet import ACCEPTED, GONE, RETRY, Outcome
 
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 _MODE: Final = 0o600  # calls are private; whoever wants it otherwise creates the file first
 
 
@@ -21,7 +24,7 @@ class FileOutlet:
         self._fd = self._open()
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
+        return os.open(self._path, _FLAGS, _MODE)
 
     def send(self, batch: Batch, timeout_s: float) -> Outcome:
         del timeout_s
@@ -54,6 +57,31 @@ class FileOutlet:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class DailyOutlet:
+    """Appends to a gzip file for each day in a folder, `2026-11-21.gz`, each batch a member of its own (RFC 1952
+    section 2.2: members may follow each other).
+    """
+
+    def __init__(self, folder: str = ".") -> None:
+        self._folder = folder
+
+    def send(self, batch: Batch, timeout_s: float) -> Outcome:
+        del timeout_s
+        path = os.path.join(self._folder, time.strftime("%Y-%m-%d.gz"))
+        try:
+            fd = os.open(path, _FLAGS, _MODE)
+            try:
+                _write_all(fd, gzip.compress(batch.lines, 6))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            return Outcome(RETRY, error.strerror or str(error))
+        return Outcome(ACCEPTED)
+
+    def close(self) -> None:
+        """Nothing is open between batches."""
 
 
 class StreamOutlet:

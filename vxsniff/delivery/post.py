@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import requests
 
-from vxsniff import __version__
+from vxsniff import AGENT
 from vxsniff.delivery.batch import Batch
 from vxsniff.delivery.outlet import ACCEPTED, REFUSED, RETRY, Outcome
 
@@ -33,7 +33,7 @@ class PostOutlet:
         self._session.headers.update(
             {
                 "Content-Type": "application/ndjson; charset=UTF-8",
-                "User-Agent": f"Resurface/{__version__} (vxsniff)",
+                "User-Agent": AGENT,
                 "Accept": "*/*",
             }
         )
@@ -93,7 +93,7 @@ def probe(url: str, timeout_s: float = CONNECT_TIMEOUT_S) -> Probe:
         answer = requests.post(
             url,
             data=b"",
-            headers={"Content-Type": "application/ndjson; charset=UTF-8"},
+            headers={"Content-Type": "application/ndjson; charset=UTF-8", "User-Agent": AGENT},
             timeout=timeout_s,
             allow_redirects=False,
         )

@@ -9,7 +9,6 @@ All methods may be called from any thread; each takes as long as the disk does. 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from vxsniff.delivery.batch import Batch
+from vxsniff.delivery.lock import lock
 
 APPLICATION_ID: Final = 0x76785350  # "vxSP"
 SCHEMA_VERSION: Final = 1
@@ -138,7 +138,7 @@ class Spool:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._own()
                 # Calls are private, and SQLite's other files get the permissions of this one.
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             elif not self.path.exists():
                 raise SpoolError("there is none")
         except OSError as error:
@@ -176,11 +176,9 @@ class Spool:
     def _own(self) -> None:
         if self._lock_fd >= 0:
             return
-        self._lock_fd = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SpoolError("another vxsniff uses it: give each its own --spool-dir") from None
+        self._lock_fd = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        if not lock(self._lock_fd):
+            raise SpoolError("another vxsniff uses it: give each its own --spool-dir")
 
     def close(self) -> None:
         """Ends the use of the file. It is all in one file then, if the disk allows it."""

@@ -1,0 +1,27 @@
+"""One owner at a time: a lock on an open file that ends with its process, on POSIX systems and on Windows."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def lock(fd: int) -> bool:
+        """Whether this process has it now."""
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def lock(fd: int) -> bool:
+        """Whether this process has it now."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
