@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vxsniff.app.cli import app
-from vxsniff.app.settings import BY_VARIABLE
+from vxsniff.app.table import BY_VARIABLE
 from vxsniff.app.worker import EXIT_USAGE
 from vxsniff.capture.udp import RECEIVE_BUFFER_BYTES
 

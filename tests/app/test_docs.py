@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tests.builders import Play
 from vxsniff.app import cli, ledger
-from vxsniff.app.settings import SETTINGS, resolve
+from vxsniff.app.settings import resolve
+from vxsniff.app.table import SETTINGS
 from vxsniff.call import patterns, record
 from vxsniff.call.rules import VERBS_WITH_PATTERN
 from vxsniff.flow import reassembly

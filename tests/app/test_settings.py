@@ -2,8 +2,9 @@
 
 import pytest
 
-from vxsniff.app import settings
-from vxsniff.app.settings import SETTINGS, SettingsError, resolve
+from vxsniff.app import table
+from vxsniff.app.settings import SettingsError, resolve
+from vxsniff.app.table import SETTINGS
 from vxsniff.wire.vxlan import VniFilter
 
 
@@ -66,7 +67,7 @@ def test_an_empty_value_counts_as_not_set():
     ],
 )
 def test_a_wrong_value_stops_the_start_with_its_setting_its_value_and_what_is_allowed(variable, value, message):
-    flag = settings.BY_VARIABLE[variable].flag.partition("/")[0]
+    flag = table.BY_VARIABLE[variable].flag.partition("/")[0]
     for source, origin in ((0, flag), (1, variable), (2, f"{variable} in .env")):
         sources = [{}, {}, {}]
         sources[source][variable] = value

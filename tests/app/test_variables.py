@@ -2,7 +2,7 @@
 
 import pytest
 
-from vxsniff.app import settings
+from vxsniff.app import table
 from vxsniff.app.settings import SettingsError, resolve
 from vxsniff.capture.pcap import PcapOptions
 from vxsniff.wire.vxlan import VniFilter
@@ -98,5 +98,5 @@ def test_what_can_not_be_done_says_what_can(environ, message):
 
 def test_the_device_settings_reach_libpcap():
     assert PcapOptions().buffer_bytes == 0, "auto"
-    rows = [setting.variable for setting in settings.SETTINGS if setting.panel == settings.DEVICES]
+    rows = [setting.variable for setting in table.SETTINGS if setting.panel == table.DEVICES]
     assert len(rows) == 7

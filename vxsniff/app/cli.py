@@ -17,8 +17,9 @@ from vxsniff import __version__
 from vxsniff.app import settings
 from vxsniff.app.control import ControlError, ask
 from vxsniff.app.doctor import run_doctor
-from vxsniff.app.settings import BY_VARIABLE, Settings, SettingsError
+from vxsniff.app.settings import Settings, SettingsError
 from vxsniff.app.spool import spool_app
+from vxsniff.app.table import BY_VARIABLE
 from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_OWN, EXIT_USAGE, Worker
 from vxsniff.call.rules import RuleError, RuleSet, parse_rules
 from vxsniff.capture.devices import list_devices

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from vxsniff.app import settings
+from vxsniff.app import values
 from vxsniff.app.ledger import Entry
 from vxsniff.app.settings import Settings
 from vxsniff.delivery.deliverer import Deliverer
@@ -72,10 +72,10 @@ class Copies:
 def _wanted(chosen: Settings) -> Iterator[tuple[Outlet, str]]:
     if not chosen.debug:
         return
-    if chosen.debug_export == settings.EXPORT_LOCAL:
+    if chosen.debug_export == values.EXPORT_LOCAL:
         yield DailyOutlet(), "a file a day in this folder"
-    elif chosen.debug_export == settings.EXPORT_HTTP:
+    elif chosen.debug_export == values.EXPORT_HTTP:
         compress = not chosen.rules.skip_compression
-        yield PostOutlet(chosen.debug_endpoint, compress), settings.without_password(chosen.debug_endpoint)
-    if chosen.verbosity >= STDOUT_FROM and chosen.url not in (settings.URL_STDOUT, settings.URL_TTY):
+        yield PostOutlet(chosen.debug_endpoint, compress), values.without_password(chosen.debug_endpoint)
+    if chosen.verbosity >= STDOUT_FROM and chosen.url not in (values.URL_STDOUT, values.URL_TTY):
         yield StreamOutlet(sys.stdout.fileno()), "standard output"

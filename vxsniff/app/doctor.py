@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
-from vxsniff.app import settings
+from vxsniff.app import values
 from vxsniff.app.control import ControlError, ask
 from vxsniff.app.ledger import Ledger
 from vxsniff.app.live import LiveCapture
@@ -36,7 +36,7 @@ def run_doctor(chosen: Settings, seconds: float) -> int:
     """Watches, prints, and returns the exit status."""
     stop = threading.Event()
     with _ended_by_signals(stop):
-        if chosen.engine == settings.ENGINE_FILE:
+        if chosen.engine == values.ENGINE_FILE:
             seen, where = _watch_files(chosen, stop), "in " + ", ".join(chosen.read)
         else:
             try:
@@ -169,7 +169,7 @@ def _collector(chosen: Settings) -> Observation:
     if not chosen.posts or chosen.disable or chosen.rules.skip_submission:
         return {}
     status, error, ms, skew_s = probe(chosen.url)
-    where = settings.without_password(chosen.url)
+    where = values.without_password(chosen.url)
     return {"collector": {"where": where, "status": status, "error": error, "ms": ms, "skew_s": skew_s}}
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from vxsniff.app import settings
+from vxsniff.app import settings, values
 from vxsniff.app.ledger import Entry
 from vxsniff.app.pipeline import Pipeline
 from vxsniff.app.settings import Settings, SettingsError
@@ -80,7 +80,7 @@ class LiveCapture:
 
     def facts(self) -> tuple[Entry, ...]:
         """What libpcap counts (pcap_stats(3PCAP)); nothing for other sources."""
-        if self._settings.engine != settings.ENGINE_LIBPCAP:
+        if self._settings.engine != values.ENGINE_LIBPCAP:
             return ()
         source = self._source
         counts = source.counts if isinstance(source, PcapSource) else (0, 0, 0)
@@ -111,10 +111,10 @@ class LiveCapture:
 
     def _make_source(self) -> Source:
         chosen = self._settings
-        if chosen.engine == settings.ENGINE_LIBPCAP:
+        if chosen.engine == values.ENGINE_LIBPCAP:
             if chosen.bpf:
                 _check_filter(chosen.bpf)
-            tunnel_ports = (chosen.port, chosen.geneve_port or settings.GENEVE_PORT)
+            tunnel_ports = (chosen.port, chosen.geneve_port or values.GENEVE_PORT)
             options = PcapOptions(
                 chosen.devices,
                 chosen.ignored_devices,

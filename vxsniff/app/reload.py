@@ -6,7 +6,8 @@ import dataclasses
 from typing import Final, NamedTuple
 
 from vxsniff.app.pipeline import Pipeline
-from vxsniff.app.settings import Settings, without_password
+from vxsniff.app.settings import Settings
+from vxsniff.app.values import without_password
 
 # Field of Settings -> the variable that people know it by.
 _APPLIED: Final = {

@@ -13,7 +13,8 @@ from typing import Annotated, Final
 import typer
 from dotenv import dotenv_values
 
-from vxsniff.app.settings import SettingsError, find_spool_dir, size_in_words
+from vxsniff.app.settings import SettingsError, find_spool_dir
+from vxsniff.app.values import size_in_words
 from vxsniff.delivery.spool import Entry, Spool, SpoolError
 
 spool_app: Final = typer.Typer(

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Final
 
 from vxsniff import __version__
-from vxsniff.app import ledger, reload, settings
+from vxsniff.app import ledger, reload, values
 from vxsniff.app.control import ControlError, ControlServer
 from vxsniff.app.copies import Copies
 from vxsniff.app.doctor import watch_running
@@ -31,7 +31,8 @@ from vxsniff.app.live import LiveCapture, Task
 from vxsniff.app.metrics import MetricsServer
 from vxsniff.app.pipeline import Format, Pipeline, ndjson_format
 from vxsniff.app.progress import progress_bar
-from vxsniff.app.settings import Settings, SettingsError, size_in_words
+from vxsniff.app.settings import Settings, SettingsError
+from vxsniff.app.values import size_in_words
 from vxsniff.call import readable
 from vxsniff.call.patterns import RE_MAX_CHARS
 from vxsniff.capture.file import CaptureFiles
@@ -89,9 +90,9 @@ class Worker:
         self._spool: Spool | None = None
         self._keeper: Keeper | None = None
         self._deliverer: Deliverer | None = None
-        is_file = chosen.engine == settings.ENGINE_FILE
+        is_file = chosen.engine == values.ENGINE_FILE
         if not (chosen.disable or chosen.rules.skip_submission):
-            interactive = chosen.url in (settings.URL_STDOUT, settings.URL_TTY)
+            interactive = chosen.url in (values.URL_STDOUT, values.URL_TTY)
             self._queue = BatchQueue(
                 chosen.batch_bytes,
                 min(chosen.batch_wait_s, _INTERACTIVE_WAIT_S) if interactive else chosen.batch_wait_s,
@@ -125,7 +126,7 @@ class Worker:
     def run(self) -> int:
         """Captures until the input ends or a signal comes; then finishes, flushes and prints the ledger."""
         with self._signals():
-            if self._settings.engine == settings.ENGINE_FILE:
+            if self._settings.engine == values.ENGINE_FILE:
                 return self._run_files()
             return self._run_live()
 
@@ -152,7 +153,7 @@ class Worker:
             names = ["standard input" if name == "-" else name for name in chosen.read]
             self._log_start(f"capture files {', '.join(names)}")
             self._start_delivery()
-            shows_bar = not (chosen.url in (settings.URL_STDOUT, settings.URL_TTY) and sys.stdout.isatty())
+            shows_bar = not (chosen.url in (values.URL_STDOUT, values.URL_TTY) and sys.stdout.isatty())
             with progress_bar(files, lambda: self.pipeline.counters.calls, shows_bar) as step:
                 self._read(files, step)
             self._finish()
@@ -265,7 +266,7 @@ class Worker:
     def _metrics(self) -> Iterator[None]:
         chosen = self._settings
         wanted = chosen.metrics
-        if wanted is None or (chosen.engine == settings.ENGINE_FILE and not chosen.metrics_asked_for):
+        if wanted is None or (chosen.engine == values.ENGINE_FILE and not chosen.metrics_asked_for):
             yield
             return
         try:
@@ -310,7 +311,7 @@ class Worker:
             return live.ask(tasks[word])
         if words[:1] == ["watch"] and len(words) == 2:
             try:
-                seconds = settings.parse_seconds(words[1])
+                seconds = values.parse_seconds(words[1])
                 return True, json.dumps(watch_running(self._settings, live, self.pipeline, self.look, seconds))
             except ValueError as error:
                 return False, str(error)
@@ -431,7 +432,7 @@ def _ship_nowhere(line: bytes) -> None:
 def _open_outlet(chosen: Settings) -> Outlet:
     if chosen.posts:
         return PostOutlet(chosen.url, not chosen.rules.skip_compression)
-    if chosen.url in (settings.URL_STDOUT, settings.URL_TTY):
+    if chosen.url in (values.URL_STDOUT, values.URL_TTY):
         return StreamOutlet(sys.stdout.fileno())
     try:
         return FileOutlet(chosen.url)
@@ -440,7 +441,7 @@ def _open_outlet(chosen: Settings) -> Outlet:
 
 
 def _format_for(url: str) -> Format:
-    if url == settings.URL_TTY:
+    if url == values.URL_TTY:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         return lambda details, record: readable.line(details, record, _time_of_day(record.now_ms), colour)
     return ndjson_format(os.environ.get("DYNO") or socket.gethostname())
@@ -452,9 +453,9 @@ def _time_of_day(now_ms: int) -> str:
 
 def where(url: str) -> str:
     """The place that calls go to, for people; without a password."""
-    if url in (settings.URL_STDOUT, settings.URL_TTY):
+    if url in (values.URL_STDOUT, values.URL_TTY):
         return "standard output"
-    return settings.without_password(url)
+    return values.without_password(url)
 
 
 def _ports_in_words(ports: frozenset[int]) -> str:
