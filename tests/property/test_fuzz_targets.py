@@ -8,6 +8,7 @@ import pytest
 TARGETS = ("wire", "flow_http", "rules")
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of expressions that a later Python may read otherwise
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_target_holds_for_its_seeds_and_for_mutations_of_them(name):
     target = importlib.import_module(f"fuzz.{name}")
@@ -24,6 +25,7 @@ def test_a_target_holds_for_its_seeds_and_for_mutations_of_them(name):
         target.one_input(bytes(data))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_seeds_get_far(name, monkeypatch):
     """Seeds that no longer mean anything, after a change of their format, would let a target pass over nothing."""
