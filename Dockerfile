@@ -5,7 +5,9 @@
 
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+# With a compiler at hand the hot part of vxsniff is compiled (mypyc).
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY vxsniff ./vxsniff
 RUN python -m venv /opt/vxsniff && /opt/vxsniff/bin/pip install --no-cache-dir .
 

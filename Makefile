@@ -1,7 +1,7 @@
 # Two commands are the whole set-up, on a machine with Python 3.11 or later and make:
 #   make run     creates the environment, installs vxsniff into it, and runs `vxsniff demo`
 #   make test    the whole test suite
-# `make check` is what CI asks besides: format, lint and types. Longer, and not in CI:
+# `make check` and `make test-compiled` are what CI asks besides: format, lint and types; the build that mypyc makes. Longer, and not in CI:
 #   make fuzz    each fuzzing target for a minute (FUZZ_SECONDS)
 #   make soak    ten minutes of mixed traffic at half of the machine's capacity, then five of chaos
 
@@ -11,13 +11,27 @@ BIN    := $(VENV)/bin
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: run test check fuzz soak clean
+.PHONY: run test test-compiled check fuzz soak clean
+
+# The installation that follows the source is interpreted: a compiled one would not see a change.
+export VXSNIFF_PURE ?= 1
+COMPILED := .compiled
 
 run: $(VENV)/.run
 	$(BIN)/vxsniff demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The tests of everything that is compiled, and of the main job, over the compiled build.
+COMPILED_TESTS ?= tests/wire tests/flow tests/http tests/call tests/app tests/doctor tests/property tests/test_build.py \
+	tests/e2e/test_real_mirror.py tests/e2e/test_libpcap.py tests/e2e/test_demo.py
+
+test-compiled: $(VENV)/.dev
+	rm -rf $(COMPILED) && mkdir $(COMPILED)
+	cp -r vxsniff tests fuzz deploy setup.py pyproject.toml README.md LICENSE Dockerfile .env.example $(COMPILED)
+	cd $(COMPILED) && VXSNIFF_PURE=0 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	cd $(COMPILED) && VXSNIFF_BUILD=compiled PYTHONPATH=$$PWD $(abspath $(BIN))/python -m pytest $(PYTEST_ARGS) $(COMPILED_TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -32,7 +46,7 @@ soak: $(VENV)/.test
 	$(BIN)/python -m pytest -s tests/soak/soak.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(COMPILED) build
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vxsniff needs Python 3.11 or later: make PYTHON=python3.11")'

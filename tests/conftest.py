@@ -11,7 +11,13 @@ hypothesis.settings.load_profile("vxsniff")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests marked `root` need namespaces and tools: skipped where those are missing, but never in CI."""
+    """Tests marked `root` need namespaces and tools: skipped where those are missing, but never in CI. Those marked
+    `interpreted` are left out where the build is compiled.
+    """
+    if os.environ.get("VXSNIFF_BUILD") == "compiled":
+        left_out = [item for item in items if item.get_closest_marker("interpreted")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     reason = lab.missing()
     if not reason:
         return

@@ -1,5 +1,7 @@
 """The rooms together: switches, and errors of our own that cost one call only."""
 
+import pytest
+
 from tests.builders import CLIENT, SERVER, Endpoint, Play, answer, get, talk
 
 TURNS = ((CLIENT, get("/a")), (SERVER, answer(b"x")), (CLIENT, get("/b")), (SERVER, answer(b"y")))
@@ -26,6 +28,7 @@ def test_the_sample_rule_keeps_its_share():
         assert len(play.finish()) == kept
 
 
+@pytest.mark.interpreted
 def test_an_error_of_our_own_costs_one_call_and_is_told(monkeypatch):
     play = Play()
     told = []
@@ -44,6 +47,7 @@ def test_an_error_of_our_own_costs_one_call_and_is_told(monkeypatch):
     assert len(told) == 1
 
 
+@pytest.mark.interpreted
 def test_an_error_in_a_connection_leaves_the_others_alone(monkeypatch):
     play = Play()
     told = []

@@ -25,6 +25,7 @@ def test_a_target_holds_for_its_seeds_and_for_mutations_of_them(name):
         target.one_input(bytes(data))
 
 
+@pytest.mark.interpreted
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_seeds_get_far(name, monkeypatch):

@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 
 from vxsniff import __version__
 from vxsniff.app import settings
+from vxsniff.app.build import build
 from vxsniff.app.control import ControlError, ask
 from vxsniff.app.doctor import run_doctor
 from vxsniff.app.settings import Settings, SettingsError
@@ -66,7 +67,7 @@ def _option(variable: str) -> Any:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"vxsniff {__version__}")
+        print(f"vxsniff {__version__} ({build()})")
         raise typer.Exit
 
 

@@ -23,6 +23,7 @@ from typing import Final
 
 from vxsniff import __version__
 from vxsniff.app import ledger, reload, values
+from vxsniff.app.build import build
 from vxsniff.app.control import ControlError, ControlServer
 from vxsniff.app.copies import Copies
 from vxsniff.app.doctor import watch_running
@@ -320,7 +321,8 @@ class Worker:
     def _status(self, live: LiveCapture) -> str:
         chosen = self._settings
         lines = [
-            f"vxsniff {__version__}, running for {int(time.monotonic() - self._started_s)} s, process {os.getpid()}",
+            f"vxsniff {__version__} ({build()}), running for {int(time.monotonic() - self._started_s)} s, "
+            f"process {os.getpid()}",
             f"capturing: {live.describe()}",
             f"VNIs: {self.pipeline.decoder.vnis.describe()}",
             f"delivering: {where(chosen.url) if self._queue is not None else 'nothing, it is switched off'}",
@@ -398,7 +400,7 @@ class Worker:
 
     def _log_start(self, what: str) -> None:
         chosen = self._settings
-        _log.info("vxsniff %s", __version__)
+        _log.info("vxsniff %s (%s)", __version__, build())
         ports = f"TCP ports {_ports_in_words(chosen.app_ports)}" if chosen.app_ports else "all TCP ports"
         twins = "" if chosen.dedup else ", every copy of a doubly mirrored call"
         _log.info("capturing: %s; VNIs %s; %s%s", what, chosen.vnis.describe(), ports, twins)

@@ -1,0 +1,40 @@
+"""The hot rooms (wire, flow, http, call) compiled with mypyc where there is a C compiler; not with VXSNIFF_PURE=1.
+
+One source, two speeds: without a compiler, or when compiling fails, the same files run interpreted. Everything else
+about the package is in pyproject.toml.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+ROOMS = ("wire", "flow", "http", "call")
+
+
+def has_compiler() -> bool:
+    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    return shutil.which(command) is not None and (Path(sysconfig.get_path("include")) / "Python.h").exists()
+
+
+def compiled() -> list[Extension]:
+    if os.environ.get("VXSNIFF_PURE") == "1" or not has_compiler():
+        return []
+    files = [
+        str(path) for room in ROOMS for path in sorted(Path("vxsniff", room).glob("*.py")) if path.name != "__init__.py"
+    ]
+    try:
+        from mypyc.build import mypycify
+
+        # The libraries that these files use are not there while a package is built: what they give is not checked.
+        return mypycify(["--config-file=", "--ignore-missing-imports", *files], opt_level="3")
+    except (Exception, SystemExit) as error:
+        print(f"vxsniff is not compiled: {error}; it runs interpreted", file=sys.stderr)
+        return []
+
+
+setup(ext_modules=compiled())
