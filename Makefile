@@ -3,6 +3,7 @@
 #   make test    the whole test suite
 # `make check` and `make test-compiled` are what CI asks besides: format, lint and types; the build that mypyc makes. Longer, and not in CI:
 #   make fuzz    each fuzzing target for a minute (FUZZ_SECONDS)
+#   make bench   how fast, by stage, interpreted and compiled, beside tshark and Suricata where they are installed
 #   make soak    ten minutes of mixed traffic at half of the machine's capacity, then five of chaos
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: run test test-compiled check fuzz soak clean
+.PHONY: run test test-compiled compiled-tree check bench fuzz soak clean
 
 # The installation that follows the source is interpreted: a compiled one would not see a change.
 export VXSNIFF_PURE ?= 1
@@ -27,10 +28,12 @@ test: $(VENV)/.test
 COMPILED_TESTS ?= tests/wire tests/flow tests/http tests/call tests/app tests/doctor tests/property tests/test_build.py \
 	tests/e2e/test_real_mirror.py tests/e2e/test_libpcap.py tests/e2e/test_demo.py
 
-test-compiled: $(VENV)/.dev
+compiled-tree: $(VENV)/.dev
 	rm -rf $(COMPILED) && mkdir $(COMPILED)
-	cp -r vxsniff tests fuzz deploy setup.py pyproject.toml README.md LICENSE Dockerfile .env.example $(COMPILED)
+	cp -r vxsniff tests fuzz bench deploy setup.py pyproject.toml README.md LICENSE Dockerfile .env.example $(COMPILED)
 	cd $(COMPILED) && VXSNIFF_PURE=0 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+
+test-compiled: compiled-tree
 	cd $(COMPILED) && VXSNIFF_BUILD=compiled PYTHONPATH=$$PWD $(abspath $(BIN))/python -m pytest $(PYTEST_ARGS) $(COMPILED_TESTS)
 
 check: $(VENV)/.dev
@@ -41,6 +44,9 @@ check: $(VENV)/.dev
 fuzz: $(VENV)/.fuzz
 	for target in wire flow_http rules; do \
 		$(BIN)/python -m fuzz $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+bench: compiled-tree
+	$(BIN)/python -m bench --compiled $(abspath $(COMPILED))
 
 soak: $(VENV)/.test
 	$(BIN)/python -m pytest -s tests/soak/soak.py

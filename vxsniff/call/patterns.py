@@ -101,13 +101,14 @@ class Pattern:
         # match is replaced as well.
         pos = 0
         size = len(text)
+        constant = template.constant
         while pos <= size:
             match = self._linear.search(text, pos)
             if match is None:
                 break
             start, stop = match.span()
             parts.append(text[end:start])
-            parts.append(template.expand_bytes(match))
+            parts.append(constant if constant is not None else template.expand_bytes(match))
             end = stop
             if stop > start:
                 pos = stop
@@ -139,7 +140,7 @@ class Pattern:
 class Template:
     """A replacement: text with group references. `\\1` and `\\\\1` both refer: rule files in the field use either."""
 
-    __slots__ = ("_bytes", "_pieces", "source")
+    __slots__ = ("_bytes", "_pieces", "constant", "source")
 
     _REFERENCE: Final = re.compile(r"\\{1,2}(?:([1-9][0-9]?)|g<(\w+)>)|\\([nrt\\])")
     _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
@@ -166,6 +167,10 @@ class Template:
             self._pieces.append(group)
         self._pieces.append(source[end:])
         self._bytes = [p.encode() if isinstance(p, str) else p for p in self._pieces]
+        self.constant: bytes | None = None
+        """The same for every match, when it refers to no group."""
+        if all(isinstance(piece, str) for piece in self._pieces):
+            self.constant = "".join(piece for piece in self._pieces if isinstance(piece, str)).encode()
 
     def expand(self, match: re.Match[str]) -> str:
         return "".join(p if isinstance(p, str) else match[p] or "" for p in self._pieces)

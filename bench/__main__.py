@@ -1,0 +1,100 @@
+"""`python -m bench [FOLDER]`: makes traffic once, times it, prints a table, and keeps the figures in bench/results.
+
+Runs over whichever build is imported; `--stages` is how it asks the other build for its figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import offline, traffic
+from vxsniff.app.build import build
+
+RESULTS = Path(__file__).parent / "results"
+PACKETS = 150_000
+"""Of each shape, at most: enough for steady figures, and all of it fits into memory."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("folder", nargs="?", default="/tmp/vxsniff-bench", help="where the traffic is kept")
+    parser.add_argument("--stages", action="store_true", help="only this build's figures, as JSON")
+    parser.add_argument("--compiled", metavar="DIR", help="a tree with the compiled build, to compare with")
+    chosen = parser.parse_args()
+    folder = Path(chosen.folder)
+    if chosen.stages:
+        print(json.dumps(_figures(folder)))
+        return
+    traffic.make(folder)
+    found: dict[str, Any] = {"machine": _machine(), "builds": {build(): _figures(folder)}}
+    if chosen.compiled:
+        command = [sys.executable, "-m", "bench", str(folder), "--stages"]
+        env = {**os.environ, "PYTHONPATH": chosen.compiled}
+        done = subprocess.run(command, cwd=chosen.compiled, env=env, capture_output=True, text=True, check=True)
+        found["builds"]["compiled"] = json.loads(done.stdout)
+    found["files"] = _beside_others(folder, chosen.compiled)
+    _show(found)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{time.strftime('%Y-%m-%d')}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"\nkept in {path}")
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "cores": str(os.cpu_count()),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for shape in traffic.SHAPES:
+        datagrams = offline.load(folder / f"{shape}.vxlan.pcap")[:PACKETS]
+        of_rules = {}
+        for rules in offline.RULES if shape == "api" else ("debug",):
+            of_rules[rules] = {**offline.stages(datagrams, rules), "calls_per_s": offline.whole(datagrams, rules)}
+        figures[shape] = of_rules
+    return figures
+
+
+def _beside_others(folder: Path, compiled: str | None) -> dict[str, Any]:
+    path = folder / "api.vxlan.pcap"
+    found: dict[str, Any] = {"vxsniff interpreted": offline.ours(path)}
+    if compiled:
+        found["vxsniff compiled"] = offline.ours(path, tree=Path(compiled))
+    for name, run in (("tshark", offline.tshark), ("suricata", offline.suricata)):
+        figures = run(path)
+        if figures:
+            found[name] = figures
+    return found
+
+
+def _show(found: dict[str, Any]) -> None:
+    builds = found["builds"]
+    print(f"{found['machine']['system']}, Python {found['machine']['python']}, {found['machine']['cores']} cores\n")
+    print("one core, from mirrored datagrams in memory to packed batches; microseconds a call by stage")
+    print(f"{'build':<12} {'shape':<6} {'rules':<9} {'calls/s':>8}  " + " ".join(f"{s:>8}" for s in offline.STAGES))
+    for name, shapes in builds.items():
+        for shape, of_rules in shapes.items():
+            for rules, figures in of_rules.items():
+                parts = " ".join(f"{figures[stage]:8.1f}" for stage in offline.STAGES)
+                print(f"{name:<12} {shape:<6} {rules:<9} {figures['calls_per_s']:8,.0f}  {parts}")
+    print("\nthe api capture file (VXLAN), each program on one core; processor time with start and reading")
+    for name, figures in found["files"].items():
+        rate = figures["calls"] / figures["seconds"]
+        print(f"{name:<20} {figures['calls']:>8,.0f} calls {figures['seconds']:8.2f} s {rate:10,.0f} calls/s")
+
+
+if __name__ == "__main__":
+    main()
