@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import offline, traffic
+from bench import devices, offline, traffic
 from vxsniff.app.build import build
 
 RESULTS = Path(__file__).parent / "results"
@@ -41,7 +41,9 @@ def main() -> None:
         done = subprocess.run(command, cwd=chosen.compiled, env=env, capture_output=True, text=True, check=True)
         found["builds"]["compiled"] = json.loads(done.stdout)
     found["files"] = _beside_others(folder, chosen.compiled)
+    found["devices"] = devices.run(folder, chosen.compiled)
     _show(found)
+    devices.show(found["devices"])
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{time.strftime('%Y-%m-%d')}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
