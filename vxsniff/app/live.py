@@ -194,12 +194,11 @@ class LiveCapture:
             source = self._source
             if source is None:
                 time.sleep(tick_ms / 1000)
-            elif source.wait(tick_ms):
-                with self._lock:
-                    source.receive()
             else:
+                may_read = source.wait(tick_ms)
                 with self._lock:
-                    self._pipeline.advance(source.now_ns())
+                    if not (may_read and source.receive()):
+                        self._pipeline.advance(source.now_ns())
             now_s = self._active_s = time.monotonic()
             if now_s >= next_note_s:
                 next_note_s = now_s + NOTES_EVERY_S

@@ -264,7 +264,7 @@ class PcapSource:
     def _counts_of(self, handle: _Handle) -> list[int]:
         try:
             stats = handle.reader.stats()
-        except self._pcapy.PcapError:
+        except (self._pcapy.PcapError, ValueError):  # closed meanwhile, by the capturing thread
             return [0, 0, 0]
         return [(now - before) % 2**32 for now, before in zip(stats, handle.before, strict=True)]
 
