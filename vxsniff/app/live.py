@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -18,7 +18,7 @@ from vxsniff.app import settings, values
 from vxsniff.app.ledger import Entry
 from vxsniff.app.pipeline import Pipeline
 from vxsniff.app.settings import Settings, SettingsError
-from vxsniff.capture.pcap import PcapOptions, PcapSource, check_expression
+from vxsniff.capture.pcap import STATS, PcapOptions, PcapSource, check_expression
 from vxsniff.capture.source import CaptureError, Receiver, Source
 from vxsniff.capture.udp import GENEVE, Port, UdpSource
 from vxsniff.doctor.survey import Survey
@@ -51,7 +51,7 @@ class LiveCapture:
         self._source: Source | None = None
         self._is_watched = False
         self._dropped_before = 0  # by the kernel, of sources that are closed by now
-        self._counts_before: tuple[int, ...] = (0, 0, 0)
+        self._counts_before: Counter[str] = Counter()  # and what else they had counted
         self._vnis_file = VniFile(chosen.vnis_file) if chosen.vnis_file else None
         self._tasks: deque[_Asked] = deque()
         self._active_s = time.monotonic()
@@ -83,13 +83,8 @@ class LiveCapture:
         if self._settings.engine != values.ENGINE_LIBPCAP:
             return ()
         source = self._source
-        counts = source.counts if isinstance(source, PcapSource) else (0, 0, 0)
-        received, dropped, by_interface = (n + b for n, b in zip(counts, self._counts_before, strict=True))
-        return (
-            Entry("pcap_received", received, "packets that passed the capture filter, by libpcap (ps_recv)"),
-            Entry("pcap_dropped", dropped, "lost because the capture buffer was full (ps_drop)"),
-            Entry("pcap_interface_dropped", by_interface, "lost by the device or its driver (ps_ifdrop)"),
-        )
+        counts = self._counts_before + (source.counts if source is not None else Counter())
+        return tuple(Entry(name, counts[name], meaning) for name, meaning in STATS.items())
 
     def ask(self, task: Task, timeout_s: float = ASK_TIMEOUT_S) -> tuple[bool, str]:
         """Has the capturing thread do something; whether it did, and what it says."""
@@ -178,9 +173,7 @@ class LiveCapture:
     def close(self) -> None:
         if self._source is not None:
             self._dropped_before += self._source.kernel_dropped
-            if isinstance(self._source, PcapSource):
-                counts = zip(self._counts_before, self._source.counts, strict=True)
-                self._counts_before = tuple(before + count for before, count in counts)
+            self._counts_before += self._source.counts
             self._source.close()
             self._source = None
 

@@ -14,6 +14,7 @@ import contextlib
 import select
 import struct
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +50,12 @@ LINK_TYPE_NAMES: Final = {
     276: "Linux cooked v2",
 }
 """The link types that are decoded (LINKTYPE_ and DLT_ values)."""
+STATS: Final = {
+    "pcap_received": "packets that passed the capture filter, by libpcap (ps_recv)",
+    "pcap_dropped": "lost because the capture buffer was full (ps_drop)",
+    "pcap_interface_dropped": "lost by the device or its driver (ps_ifdrop)",
+}
+"""What pcap_stats(3PCAP) tells, in its order, and what that means."""
 _RECORD: Final = struct.Struct("=IIII")  # seconds, microseconds, offset, length
 _PAUSE_S: Final = 0.002
 
@@ -110,7 +117,7 @@ class PcapSource:
         self._poll = select.poll() if hasattr(select, "poll") else None
         self._notes: list[Note] = []
         self._noted: set[tuple[str, str]] = set()
-        self._ended = [0, 0, 0]  # received, dropped, dropped by the interface: of devices that are closed
+        self._ended: Counter[str] = Counter()  # what devices that are closed had counted
         self._next_look_s = time.monotonic() + LOOK_EVERY_S
         devices = choose(list_devices(), options.devices, options.ignored)
         self._buffer_bytes = options.buffer_bytes or max(
@@ -195,8 +202,7 @@ class PcapSource:
             handle.reader.setfilter(self._filter_of(device, handle.link_type))
 
     def _close(self, handle: _Handle) -> None:
-        for number, count in enumerate(self._counts_of(handle)):
-            self._ended[number] += count
+        self._ended.update(self._counts_of(handle))
         del self._handles[handle.device.name]
         if self._poll is not None and handle.fd >= 0:
             with contextlib.suppress(KeyError):
@@ -253,25 +259,25 @@ class PcapSource:
         return time.time_ns()
 
     @property
-    def counts(self) -> tuple[int, int, int]:
-        """ps_recv, ps_drop and ps_ifdrop of pcap_stats(3PCAP), of all devices since the start."""
-        counts = list(self._ended)
+    def counts(self) -> Counter[str]:
+        """Of all devices since the start."""
+        counts = self._ended.copy()
         for handle in list(self._handles.values()):
-            for number, count in enumerate(self._counts_of(handle)):
-                counts[number] += count
-        return counts[0], counts[1], counts[2]
+            counts.update(self._counts_of(handle))
+        return counts
 
-    def _counts_of(self, handle: _Handle) -> list[int]:
+    def _counts_of(self, handle: _Handle) -> dict[str, int]:
         try:
             stats = handle.reader.stats()
         except (self._pcapy.PcapError, ValueError):  # closed meanwhile, by the capturing thread
-            return [0, 0, 0]
-        return [(now - before) % 2**32 for now, before in zip(stats, handle.before, strict=True)]
+            return {}
+        since = ((now - before) % 2**32 for now, before in zip(stats, handle.before, strict=True))
+        return dict(zip(STATS, since, strict=True))
 
     @property
     def kernel_dropped(self) -> int:
-        _, dropped, by_interface = self.counts
-        return dropped + by_interface
+        counts = self.counts
+        return counts["pcap_dropped"] + counts["pcap_interface_dropped"]
 
     def close(self) -> None:
         for handle in list(self._handles.values()):

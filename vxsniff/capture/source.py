@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple, Protocol
 
 
@@ -27,7 +28,7 @@ class Receiver(Protocol):
 
 
 class Source(Protocol):
-    """Packets that are taken as they come. Used by one thread, but for `kernel_dropped`."""
+    """Packets that are taken as they come. Used by one thread, but for `kernel_dropped` and `counts`."""
 
     def describe(self) -> str:
         """What is captured from, in words."""
@@ -50,5 +51,9 @@ class Source(Protocol):
     @property
     def kernel_dropped(self) -> int:
         """Packets lost before they could be read, since the start."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What it counts besides, by name in the ledger, since the start."""
 
     def close(self) -> None: ...

@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -131,6 +132,10 @@ class UdpSource:
         From the sockets' own counter (SO_MEMINFO), which counts nothing else as long as no filter is attached.
         """
         return sum((_drops(bound) - self._drops_before.get(fd, 0)) % 2**32 for fd, (bound, _) in self._sockets.items())
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter()
 
     def close(self) -> None:
         for bound, _ in self._sockets.values():

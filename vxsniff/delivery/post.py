@@ -21,6 +21,7 @@ CONNECT_TIMEOUT_S: Final = 5.0
 MAX_RETRY_AFTER_S: Final = 300.0
 MAX_ANSWER_BYTES: Final = 65_536
 _TRY_AGAIN: Final = frozenset((408, 425, 429))
+_HEADERS: Final = {"Content-Type": "application/ndjson; charset=UTF-8", "User-Agent": AGENT, "Accept": "*/*"}
 
 
 class PostOutlet:
@@ -30,13 +31,7 @@ class PostOutlet:
         self._url = url
         self._compresses = compresses
         self._session = requests.Session()
-        self._session.headers.update(
-            {
-                "Content-Type": "application/ndjson; charset=UTF-8",
-                "User-Agent": AGENT,
-                "Accept": "*/*",
-            }
-        )
+        self._session.headers.update(_HEADERS)
         if compresses:
             self._session.headers["Content-Encoding"] = "deflated"
 
@@ -93,7 +88,7 @@ def probe(url: str, timeout_s: float = CONNECT_TIMEOUT_S) -> Probe:
         answer = requests.post(
             url,
             data=b"",
-            headers={"Content-Type": "application/ndjson; charset=UTF-8", "User-Agent": AGENT},
+            headers=_HEADERS,
             timeout=timeout_s,
             allow_redirects=False,
         )
