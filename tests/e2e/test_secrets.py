@@ -141,6 +141,8 @@ def everything_in(folder):
     for path in folder.rglob("*"):
         if path.is_file():
             yield str(path), path.read_bytes()
+        if path.suffix == ".gz":
+            yield f"{path}, unpacked", gzip.decompress(path.read_bytes())
         if path.suffix == ".sqlite":
             with sqlite3.connect(path) as db:
                 for table in ("batch", "dead"):
@@ -212,6 +214,22 @@ def test_what_rules_remove_is_found_nowhere(tmp_path, rules):
     assert in_ledger(running.log, "spooled") > 30
     assert in_ledger(running.log, "dead") > 30
     for where, data in (*told, *in_files):
+        assert_clean(where, data)
+
+
+@pytest.mark.parametrize("verbosity", ["none", "0", "1", "2", "3"])
+def test_the_same_for_every_verbosity_and_the_copies_for_debugging(tmp_path, verbosity):
+    options = ("--body-limit", str(BODY_LIMIT), "--rules", RULES, "--debug-export", "local")
+    options += () if verbosity == "none" else ("--debug", "--verbosity", verbosity)
+    with Running("--url", "calls.ndjson", *options, cwd=tmp_path) as running:
+        running.send(datagrams())
+        assert running.stop() == 0
+        told = running.process.stdout.read().encode()
+    files = list(everything_in(tmp_path))
+    copies = [data for where, data in files if "unpacked" in where]
+    assert (b"public-word" in b"".join(copies)) == (verbosity != "none")
+    assert (b"public-word" in told) == (verbosity in ("2", "3"))
+    for where, data in (("standard output", told), ("log", running.log.encode()), *files):
         assert_clean(where, data)
 
 
