@@ -14,8 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.e2e.lab import wait_until
-from tests.e2e.namespaces import Namespaces
+from tests.e2e.namespaces import Namespaces, wait_until
 from vxsniff.capture.file import read_frames
 
 SHAPES = ("api", "close", "bulk", "mix")
@@ -67,7 +66,7 @@ def make(folder: Path, shapes: tuple[str, ...] = SHAPES) -> None:
         net.address("cli", "c0", "10.99.0.1/24")
         net.address("srv", "s0", "10.99.0.2/24")
         for name, device in (("cli", "c0"), ("srv", "s0")):
-            net.run(*net.within(name, "ethtool", "-K", device, "tso", "off", "gso", "off", "gro", "off"))
+            net.no_offloading(name, device)
         _serve(net, folder)
         for shape in missing:
             _capture(net, folder, shape)

@@ -6,13 +6,12 @@
 tc mirred copies every frame of s0 (and of c0) to a vxlan device, as AWS does with an interface's frames.
 """
 
-import contextlib
 import json
 import os
 import shutil
-import subprocess
-import time
 from pathlib import Path
+
+from tests.e2e.namespaces import PATH, Namespaces
 
 TOOLS = ("ip", "tc", "ethtool", "nginx", "curl", "tcpdump", "nft")
 NGINX = """
@@ -39,22 +38,19 @@ def missing() -> str:
     """Why the lab can't be set up here; empty when it can."""
     if os.geteuid() != 0:
         return "not root"
-    lacking = [tool for tool in TOOLS if shutil.which(tool, path=_PATH) is None]
+    lacking = [tool for tool in TOOLS if shutil.which(tool, path=PATH) is None]
     return f"no {', '.join(lacking)}" if lacking else ""
 
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+class Lab(Namespaces):
+    """Its namespaces are `c`, `s` and `t`: client, server, target."""
 
+    kind = "vx"
 
-class Lab:
     def __init__(self, folder: Path, both_ends: bool = False) -> None:
+        super().__init__()
         self.folder = folder
-        self._name = f"vx{os.getpid() % 100000}"
-        self._stack = contextlib.ExitStack()
         self._both_ends = both_ends
-
-    def ns(self, role: str) -> str:
-        return f"{self._name}{role}"
 
     def __enter__(self):
         try:
@@ -64,60 +60,27 @@ class Lab:
             raise
         return self
 
-    def __exit__(self, *error) -> None:
-        self._stack.close()
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": _PATH}, timeout=60)
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-        return done.stdout
-
-    def within(self, role: str, *command: str) -> list[str]:
-        return ["ip", "netns", "exec", self.ns(role), *command]
-
-    def start(self, role: str, *command: str, **options) -> subprocess.Popen:
-        """Starts a process in a namespace; it is ended with the lab."""
-        process = subprocess.Popen(
-            self.within(role, *command), env={**os.environ, "PATH": _PATH + ":" + os.environ["PATH"]}, **options
-        )
-        self._stack.callback(_end, process)
-        return process
-
     def _make_network(self) -> None:
-        c, s, t = self.ns("c"), self.ns("s"), self.ns("t")
-        for name in (c, s, t):
-            self.run("ip", "netns", "add", name)
-            self._stack.callback(subprocess.run, ["ip", "netns", "del", name], check=False, capture_output=True)
-            self.run("ip", "-n", name, "link", "set", "lo", "up")
-        self._link(c, "c0", s, "s0", "10.99.0.1/24", "10.99.0.2/24", 1500)
-        self.run("ip", "-n", c, "addr", "add", "fd99::1/64", "dev", "c0", "nodad")
-        self.run("ip", "-n", s, "addr", "add", "fd99::2/64", "dev", "s0", "nodad")
-        self._link(s, "s1", t, "t0", "10.98.0.1/24", "10.98.0.2/24", 9001)
+        self.add("c", "s", "t")
+        self._link("c", "c0", "s", "s0", ("10.99.0.1/24", "fd99::1/64"), ("10.99.0.2/24", "fd99::2/64"), 1500)
+        self._link("s", "s1", "t", "t0", ("10.98.0.1/24",), ("10.98.0.2/24",), 9001)
         self._watch_target()
-        self._mirror(s, "s0", 123, "10.98.0.1", "10.98.0.2", "s1")
+        self._mirror("s", "s0", 123, "10.98.0.1", "10.98.0.2", "s1")
         if self._both_ends:
-            self._link(c, "c1", t, "t1", "10.97.0.1/24", "10.97.0.2/24", 9001)
-            self._mirror(c, "c0", 124, "10.97.0.1", "10.97.0.2", "c1")
+            self._link("c", "c1", "t", "t1", ("10.97.0.1/24",), ("10.97.0.2/24",), 9001)
+            self._mirror("c", "c0", 124, "10.97.0.1", "10.97.0.2", "c1")
 
-    def _link(
-        self, left: str, left_dev: str, right: str, right_dev: str, left_ip: str, right_ip: str, mtu: int
-    ) -> None:
-        self.run(
-            *("ip", "link", "add", left_dev, "netns", left, "mtu", str(mtu)),
-            *("type", "veth", "peer", "name", right_dev, "mtu", str(mtu), "netns", right),
-        )
-        for name, device, address in ((left, left_dev, left_ip), (right, right_dev, right_ip)):
-            self.run("ip", "-n", name, "addr", "add", address, "dev", device)
-            self.run("ip", "-n", name, "link", "set", device, "up")
-            self.run("ip", "netns", "exec", name, "ethtool", "-K", device, "tso", "off", "gso", "off", "gro", "off")
+    def _link(self, left: str, left_device: str, right: str, right_device: str, lefts, rights, mtu: int) -> None:
+        self.veth(left, left_device, right, right_device, mtu)
+        for name, device, addresses in ((left, left_device, lefts), (right, right_device, rights)):
+            self.address(name, device, *addresses)
+            self.no_offloading(name, device)
 
-    def _mirror(self, ns: str, device: str, vni: int, local: str, remote: str, out: str) -> None:
-        self.run(
-            *("ip", "-n", ns, "link", "add", f"vx{vni}", "type", "vxlan", "id", str(vni), "local", local),
-            *("remote", remote, "dev", out, "dstport", "4789"),
-        )
-        self.run("ip", "-n", ns, "link", "set", f"vx{vni}", "mtu", "8951", "up")
-        tc = ("ip", "netns", "exec", ns, "tc")
+    def _mirror(self, name: str, device: str, vni: int, local: str, remote: str, out: str) -> None:
+        vxlan = ("type", "vxlan", "id", str(vni), "local", local, "remote", remote, "dev", out, "dstport", "4789")
+        self.ip(name, "link", "add", f"vx{vni}", *vxlan)
+        self.ip(name, "link", "set", f"vx{vni}", "mtu", "8951", "up")
+        tc = self.within(name, "tc")
         self.run(*tc, "qdisc", "add", "dev", device, "clsact")
         for direction in ("ingress", "egress"):
             self.run(
@@ -158,27 +121,3 @@ class Lab:
         os.chmod(self.folder, 0o755)
         self.start("s", "nginx", "-c", str(config), "-e", str(self.folder / "nginx-error.log"))
         self.wait_for_port("s", 80)
-
-    def wait_for_port(self, role: str, port: int) -> None:
-        wait_until(lambda: f":{port} " in self.run(*self.within(role, "ss", "-Hltn")))
-
-
-def wait_until(is_true) -> None:
-    for _ in range(200):
-        if is_true():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come true in 10 s")
-
-
-def _end(process: subprocess.Popen) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -11,6 +12,15 @@ import threading
 import time
 
 from vxsniff.capture.file import read_frames
+
+ORDINARY_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+"""A command in front of another: makes root an ordinary user in all but name, who still reads where the tests lie."""
+
+
+def memory_mib(what: str, pid: int | str = "self") -> float:
+    """`VmRSS` is what a process has now, `VmHWM` the most that it ever had (proc(5))."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"{what}:\s+(\d+) kB", status)[1]) / 1024
 
 
 def free_udp_port() -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.builders import CLIENT, SERVER, Endpoint, answer, get, in_vxlan, talk
 from tests.e2e.collector import Collector
-from tests.e2e.program import Running, environment, in_ledger, vxsniff
+from tests.e2e.program import ORDINARY_USER, Running, environment, in_ledger, vxsniff
 
 
 @pytest.fixture
@@ -247,7 +247,6 @@ def test_a_folder_of_another_user_is_not_trusted_with_the_socket(tmp_path):
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
     os.chown(folder, 12345, 12345)
-    ordinary = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-    with started(tmp_path, folder / "control.sock", prefix=ordinary) as running:
+    with started(tmp_path, folder / "control.sock", prefix=ORDINARY_USER) as running:
         assert "is another user's" in running.log
         assert running.stop() == 0

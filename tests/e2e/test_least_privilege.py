@@ -10,16 +10,14 @@ import pytest
 
 from tests.builders import CLIENT, SERVER, answer, get, in_vxlan, talk
 from tests.e2e.collector import Collector
-from tests.e2e.program import Running, in_ledger, vxsniff
+from tests.e2e.program import ORDINARY_USER, Running, in_ledger, vxsniff
 
-# A user namespace makes root an ordinary user in all but name, who can still read where the tests lie.
-ORDINARY = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 BARE = ("setpriv", "--no-new-privs")
 
 
 @pytest.mark.root
 def test_it_captures_spools_and_is_switched_without_any_capability(tmp_path):
-    who = (*ORDINARY, *BARE) if os.geteuid() == 0 else BARE
+    who = (*ORDINARY_USER, *BARE) if os.geteuid() == 0 else BARE
     control, spool = tmp_path / "run" / "control.sock", tmp_path / "spool"
     options = ("--control", str(control), "--spool-dir", str(spool), "--spool-always", "--rules", "include debug")
     with Collector() as collector, Running("--url", collector.url, *options, cwd=tmp_path, prefix=who) as running:
@@ -38,7 +36,7 @@ def test_it_captures_spools_and_is_switched_without_any_capability(tmp_path):
 
 @pytest.mark.root
 def test_the_demo_needs_none_either(tmp_path):
-    who = (*ORDINARY, *BARE) if os.geteuid() == 0 else BARE
+    who = (*ORDINARY_USER, *BARE) if os.geteuid() == 0 else BARE
     command = [*who, sys.executable, "-m", "vxsniff", "demo", "--calls", "20", "--rate", "200"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.lab import Lab
 from tests.e2e.namespaces import Namespaces
-from tests.e2e.program import Running, in_ledger, vxsniff
+from tests.e2e.program import ORDINARY_USER, Running, in_ledger, vxsniff
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -126,10 +126,9 @@ def test_a_call_that_passes_three_devices_of_a_host_is_shipped_once(net, tmp_pat
 def test_a_vxlan_device_that_a_mirror_sends_to_works_as_it_did(tmp_path):
     with Lab(tmp_path) as lab:
         lab.start_nginx()
-        target = lab.ns("t")
         vxlan = ("type", "vxlan", "id", "123", "local", "10.98.0.2", "remote", "10.98.0.1", "dstport", "4789")
-        lab.run("ip", "-n", target, "link", "add", "vx0", *vxlan)
-        lab.run("ip", "-n", target, "link", "set", "vx0", "up")
+        lab.ip("t", "link", "add", "vx0", *vxlan)
+        lab.ip("t", "link", "set", "vx0", "up")
         env = {"APP_PORT": "80", "VPC_MIRROR_DEVICE": "vx0", "USAGE_LOGGERS_RULES": "include debug"}
         options = {"cwd": tmp_path, "prefix": lab.within("t"), "ready": READY, "env": env}
         with Running("--url", "calls.ndjson", **options) as running:
@@ -143,6 +142,22 @@ def test_a_vxlan_device_that_a_mirror_sends_to_works_as_it_did(tmp_path):
                 lab.run(*lab.within("c", "curl", "-sS", "-o", "/dev/null", f"http://10.99.0.2/hello.txt?n={n}"))
             unwrapped = shipped(running, tmp_path, 10)
     assert numbers(calls) == numbers(unwrapped) == Counter(str(n) for n in range(10))
+
+
+def test_tunnels_that_arrive_on_a_device_are_unwrapped(net, tmp_path):
+    net.add("a")
+    sender = """
+import socket
+from tests.builders import CLIENT, SERVER, Endpoint, answer, get, in_vxlan, talk
+from vxsniff.demo.frames import in_geneve
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+    for wrap, port in ((in_vxlan, 4789), (in_geneve, 6081)):
+        for frame in talk((CLIENT, get(f"/?n={port}")), (SERVER, answer(b"x")), client=Endpoint("10.0.0.1", port)):
+            out.sendto(wrap(frame, 123), ("127.0.0.1", port))
+"""
+    with capture(net, "a", tmp_path, "--device", "lo") as running:
+        net.run(*net.within("a", sys.executable, "-c", sender))
+        assert numbers(shipped(running, tmp_path, 2)) == {"4789": 1, "6081": 1}
 
 
 def test_mirror_device_and_file_give_the_same_lines(tmp_path):
@@ -258,8 +273,7 @@ def test_what_is_wrong_with_a_device_or_filter_is_one_line(net, tmp_path, argume
 
 
 def test_a_user_without_rights_is_told_the_way_out(tmp_path):
-    ordinary = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-    command = (*ordinary, sys.executable, "-m", "vxsniff", "--device", "lo", "--url", "-")
+    command = (*ORDINARY_USER, sys.executable, "-m", "vxsniff", "--device", "lo", "--url", "-")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()

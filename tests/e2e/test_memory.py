@@ -1,12 +1,9 @@
 """The whole program in bounded memory: a flood of calls for a collector that never takes one."""
 
-import pathlib
-import re
-
 import pytest
 
 from tests.builders import CLIENT, SERVER, Endpoint, answer, get, in_vxlan, talk
-from tests.e2e.program import Running, in_ledger
+from tests.e2e.program import Running, in_ledger, memory_mib
 
 CALLS = 400
 BODY = "".join(f"{number} " for number in range(120_000)).encode()[:500_000]  # text, and hard enough to pack
@@ -22,8 +19,7 @@ def test_a_flood_that_nobody_takes_stays_within_memory_and_disk(tmp_path, spool)
         for number in range(CALLS):
             frames = talk((CLIENT, get("/")), (SERVER, answer(BODY)), client=Endpoint("10.0.0.1", 1024 + number))
             running.send([in_vxlan(frame, 7) for frame in frames])
-        status = pathlib.Path(f"/proc/{running.process.pid}/status").read_text()
-        peak_mib = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+        peak_mib = memory_mib("VmHWM", running.process.pid)
         assert running.stop() == 0
     assert "does not close" not in running.log
     assert in_ledger(running.log, "shipped") == CALLS

@@ -5,11 +5,10 @@ seconds.
 """
 
 import json
-import pathlib
-import re
 import struct
 import sys
 
+from tests.e2e.program import memory_mib
 from vxsniff.app import ledger
 from vxsniff.app.pipeline import Pipeline, ndjson_format
 from vxsniff.call.rules import parse_rules
@@ -183,12 +182,6 @@ STEPS_NS = {"short_lived": 500_000}
 """The time between packets: half a million a second, where little has the time to expire, unless that is the point."""
 
 
-def peak_mib():
-    """What this process peaked at. Not getrusage: its ru_maxrss begins with the peak of the process that forked us."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
-
-
 def main() -> None:
     name, limit_mib = sys.argv[1], int(sys.argv[2])
     errors: list[str] = []
@@ -211,7 +204,8 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "peak_mib": peak_mib(),
+                # Not getrusage: its ru_maxrss begins with the peak of the process that forked us.
+                "peak_mib": memory_mib("VmHWM"),
                 "open_equations": [equation.name for equation in taken.equations[:-1] if not equation.closes],
                 "errors": errors[:3],
                 "flows": flows,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.program import Running, free_udp_port
+from tests.e2e.program import Running, free_udp_port, memory_mib
 
 PROBE_S = 5.0
 PROBE_CALLS_PER_S = 300.0
@@ -63,7 +62,7 @@ def _once(folder: Path, seconds: float, calls_per_s: float):
                 [sys.executable, "-m", "tests.soak.mixture", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
             )
             while sender.poll() is None:
-                resident_mib.append(_resident_mib(running.process.pid))
+                resident_mib.append(memory_mib("VmRSS", running.process.pid))
                 time.sleep(SAMPLE_S)
             sent = json.loads(sender.communicate()[0])
             time.sleep(1)
@@ -74,12 +73,6 @@ def _once(folder: Path, seconds: float, calls_per_s: float):
         collector.wait()
         collector.stdout.close()
     return sent, capacity, json.loads(report.read_text()), resident_mib, running.log, status
-
-
-def _resident_mib(pid: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 def _cpu_s(pid: int) -> float:
