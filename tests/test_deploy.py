@@ -3,8 +3,12 @@
 import re
 from pathlib import Path
 
+import click.testing
 import pytest
+import typer.main
+import yaml
 
+from tests import hcl
 from vxsniff.app.cli import app
 from vxsniff.app.table import BY_VARIABLE
 from vxsniff.app.worker import EXIT_USAGE
@@ -75,8 +79,35 @@ def test_the_receive_buffer_that_is_asked_for_is_allowed():
     assert int(re.search(r"^net.core.rmem_max = (\d+)$", text, re.MULTILINE)[1]) == RECEIVE_BUFFER_BYTES
 
 
-def test_the_image_is_of_an_ordinary_user_and_its_variables_exist():
+def test_the_variables_that_the_image_sets_exist_and_leave_metrics_on_loopback():
     text = (ROOT / "Dockerfile").read_text()
-    assert re.search(r"^USER vxsniff$", text, re.MULTILINE)
-    for name in re.findall(r"\b((?:SNIFFER|USAGE_LOGGERS)_\w+)=", text):
+    for name in re.findall(r"\b((?:SNIFFER|USAGE_LOGGERS|NET)_\w+)=", text):
         assert name in BY_VARIABLE
+    assert "SNIFFER_METRICS_ADDRESS" not in text  # with --network host another default would open it to the network
+
+
+def test_nothing_but_what_the_image_needs_is_sent_to_the_engine():
+    ignored, *kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] not in ("#", "")]
+    assert ignored == "*"
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert {name.lstrip("!") for name in kept if name.startswith("!")} == {w for line in copied for w in line.split()}
+
+
+def test_the_compose_file_runs_vxsniff_beside_a_shop_that_is_mirrored_to_it():
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    sniffer, shop = compose["services"]["vxsniff"], compose["services"]["shop"]
+    assert set(sniffer["environment"]) <= set(BY_VARIABLE)
+    assert sniffer["environment"]["USAGE_LOGGERS_URL"].startswith("${USAGE_LOGGERS_URL:-")  # from .env
+    parsed = click.testing.CliRunner().invoke(typer.main.get_command(app), [*shop["command"], "--help"])
+    assert parsed.exit_code == 0
+    assert shop["command"] == ["demo", "--to", "vxsniff:4789"]
+    assert all(port.startswith("127.0.0.1:") for port in sniffer["ports"])
+    assert sniffer["cap_drop"] == shop["cap_drop"] == ["ALL"]
+    assert int(sniffer["stop_grace_period"].removesuffix("s")) > 10
+    assert {volume.partition(":")[0] for volume in sniffer["volumes"]} == set(compose["volumes"])
+
+
+def test_the_bake_file_builds_the_dockerfile_for_both_platforms_with_arguments_that_it_has():
+    target = hcl.by_name(hcl.read(ROOT / "docker-bake.hcl")["target"])["vxsniff"]
+    assert target["platforms"] == ["linux/amd64", "linux/arm64"]
+    assert set(target["args"]) == set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))

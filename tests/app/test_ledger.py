@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.builders import CLIENT, SERVER, Endpoint, Play, answer, get, post, talk
 from vxsniff.app import ledger
 from vxsniff.app.ledger import Entry, Equation, Ledger
-from vxsniff.app.metrics import MetricsServer
+from vxsniff.app.metrics import MetricsServer, ask_health
 from vxsniff.delivery.queue import BatchQueue
 
 
@@ -86,10 +86,14 @@ def test_metrics_and_health_are_served(taken):
             assert samples[f"vxsniff_{equation.name}_total", ()] == ended + still_open
         assert "openmetrics" in fetch(server, "/metrics", "application/openmetrics-text")[1]
         assert fetch(server, "/healthz")[2] == "ok\n"
+        assert ask_health("0.0.0.0", server.address[1]) == (True, "ok")
         healthy[0] = False
+        assert ask_health("127.0.0.1", server.address[1]) == (False, "not capturing")
         with pytest.raises(urllib.error.HTTPError, match="503"):
             fetch(server, "/healthz")
         with pytest.raises(urllib.error.HTTPError, match="404"):
             fetch(server, "/other")
     finally:
         server.close()
+    refused = ask_health("127.0.0.1", server.address[1])
+    assert refused == (False, f"no answer at 127.0.0.1:{server.address[1]}: connection refused")

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.e2e.program import environment, free_udp_port, in_ledger, vxsniff
+from tests.e2e.program import Running, environment, free_udp_port, in_ledger, vxsniff
 
 LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3}  vni 123 +[A-Z]+ +\d{3} +\d+ ms  shop\.example/\S*  [\d.]+ k?B > [\d.]+ k?B")
 
@@ -82,3 +82,14 @@ def test_a_port_in_use_ends_the_demo_with_its_line(tmp_path):
         done = vxsniff("demo", "--port", str(port), cwd=tmp_path)
     assert done.returncode == 3
     assert done.stderr.decode().splitlines()[-1].startswith(f"vxsniff: UDP port {port} is in use")
+
+
+def test_the_demo_mirrors_to_a_vxsniff_elsewhere(tmp_path):
+    with Running("--vnis", "123", "--url", "calls.ndjson", "--rules", "include debug", cwd=tmp_path) as running:
+        target = f"localhost:{running.port}"
+        done = vxsniff("demo", "--to", target, "--address", "x", cwd=tmp_path)
+        assert done.returncode == 2  # what it does not have
+        done = vxsniff("demo", "--to", target, "--calls", "10", "--rate", "100", cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        assert running.stop() == 0
+    assert len((tmp_path / "calls.ndjson").read_bytes().splitlines()) == 10

@@ -44,6 +44,8 @@ def one_line(done, status, *texts):
         (["--nonsense"], ["--nonsense", "vxsniff --help"]),
         (["--port"], ["--port", "vxsniff --help"]),
         (["nonsense"], ["nonsense", "vxsniff --help"]),
+        (["health", "--metrics", "off"], ["there is no /healthz to ask"]),
+        (["demo", "--to", "nowhere"], ["--to", "'nowhere'", "use HOST:PORT"]),
         (["rules", "check", "/no/such/file"], ["/no/such/file", "No such file or directory"]),
     ],
 )

@@ -14,10 +14,11 @@ import typer
 from dotenv import dotenv_values
 
 from vxsniff import __version__
-from vxsniff.app import settings
+from vxsniff.app import settings, values
 from vxsniff.app.build import build
 from vxsniff.app.control import ControlError, ask
 from vxsniff.app.doctor import run_doctor
+from vxsniff.app.metrics import ask_health
 from vxsniff.app.settings import Settings, SettingsError
 from vxsniff.app.spool import spool_app
 from vxsniff.app.table import BY_VARIABLE
@@ -33,9 +34,9 @@ Receives VXLAN (AWS VPC Traffic Mirroring and others) on UDP 4789, captures on l
 and ships each HTTP call as one line of NDJSON to the capture URL. Each setting is a flag, an environment variable and \
 a line of .env, in this order of precedence.
 
-Exit status: 0 done; 1 a capture file could not be read to its end, or the doctor found a problem; 2 a setting, rule \
-or argument is wrong; 3 capturing could not begin, or no vxsniff is running to talk to; 4 a capture file's calls could \
-not all be delivered; 70 an error of vxsniff's own.
+Exit status: 0 done; 1 a capture file could not be read to its end, the doctor found a problem, or `health` says that \
+nothing is captured; 2 a setting, rule or argument is wrong; 3 capturing could not begin, or no vxsniff is running to \
+talk to; 4 a capture file's calls could not all be delivered; 70 an error of vxsniff's own.
 """
 
 app: Final = typer.Typer(
@@ -215,15 +216,33 @@ def demo(
     truncate: Annotated[
         int, typer.Option(metavar="BYTES", help="Cut mirrored frames to this length; 0 does not.", min=0)
     ] = 0,
+    to: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Mirror to a vxsniff that runs there; none is started here.")
+    ] = "",
 ) -> None:
     """See it work: a web shop, its clients and a mirror of their packets, all on this machine.
 
-    Needs no privileges, no AWS and no collector. Ctrl-C ends it and prints the ledger.
+    Needs no privileges, no AWS and no collector. Ctrl-C ends it and prints the ledger. With --to it is just the
+    traffic, for a vxsniff elsewhere.
     """
     from vxsniff.demo.relay import Faults
-    from vxsniff.demo.run import run_demo
+    from vxsniff.demo.run import run_demo, run_traffic
 
-    raise typer.Exit(run_demo(calls, rate, vni, port, url, rules, Faults(lose, repeat, reorder, truncate)))
+    faults = Faults(lose, repeat, reorder, truncate)
+    if to:
+        host, colon, number = to.rpartition(":")
+        try:
+            target = (host.strip("[]"), values.parse_port(number)) if colon and host else None
+        except ValueError:
+            target = None
+        if target is None:
+            raise SettingsError(f"--to: {to!r} is no place to send to: use HOST:PORT, such as 10.0.0.5:4789")
+        try:
+            run_traffic(calls, rate, vni, target, faults)
+        except OSError as error:
+            raise CaptureError(f"--to: {to} can't be sent to: {error.strerror or error}") from None
+        return
+    raise typer.Exit(run_demo(calls, rate, vni, port, url, rules, faults))
 
 
 @app.command("devices")
@@ -305,6 +324,20 @@ def status(control: _Control = "") -> None:
 def reload_settings(control: _Control = "") -> None:
     """Have the vxsniff that is running here read .env, rules file and VNI file anew. SIGHUP does the same."""
     _ask("reload", control)
+
+
+@app.command()
+def health(
+    metrics: Annotated[str | None, _option("SNIFFER_METRICS_ADDRESS")] = None,
+) -> None:
+    """Say whether the vxsniff that is running here captures: asks its /healthz. Exit status 1 when it does not."""
+    flags = {"SNIFFER_METRICS_ADDRESS": metrics} if metrics else {}
+    address = settings.find_metrics_address(flags, os.environ, dotenv_values(".env"))
+    if address is None:
+        raise SettingsError("SNIFFER_METRICS_ADDRESS: it is off, so there is no /healthz to ask")
+    answer = ask_health(address.host, address.port)
+    print(answer.text)
+    raise typer.Exit(0 if answer.is_healthy else 1)
 
 
 def _ask(word: str, path: str) -> None:

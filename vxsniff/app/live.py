@@ -65,7 +65,7 @@ class LiveCapture:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the loop turns. Switched off it still does."""
+        """Whether the loop turns. Switched off it still does: `is_on` tells."""
         return time.monotonic() - self._active_s < HEALTHY_WITHIN_S
 
     @property

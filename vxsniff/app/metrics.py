@@ -6,8 +6,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -20,6 +21,8 @@ from vxsniff.app.ledger import Ledger
 
 _PREFIX: Final = "vxsniff_"
 _REQUEST_TIMEOUT_S: Final = 10.0
+_HEALTH_TIMEOUT_S: Final = 3.0
+_HEALTH_MAX_BYTES: Final = 1024
 
 
 class LedgerCollector(Collector):
@@ -79,6 +82,26 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class Health(NamedTuple):
+    is_healthy: bool
+    text: str
+
+
+def ask_health(host: str, port: int) -> Health:
+    """What /healthz says where metrics are served; an address that means all of them is asked on loopback."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    connection = HTTPConnection(host, port, timeout=_HEALTH_TIMEOUT_S)
+    try:
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        return Health(answer.status == HTTPStatus.OK, answer.read(_HEALTH_MAX_BYTES).decode(errors="replace").strip())
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return Health(False, f"no answer at {host}:{port}: {reason.lower()}")
+    finally:
+        connection.close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -252,6 +252,13 @@ def find_control_socket(
     return runtime_dir(environ) / "control.sock" if word.lower() == values.AUTO else Path(word)
 
 
+def find_metrics_address(
+    flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mapping[str, str | None]
+) -> values.Address | None:
+    """Where /metrics and /healthz are served; None is off."""
+    return _Source(flags, environ, dotenv).get("SNIFFER_METRICS_ADDRESS", values.parse_metrics_address)
+
+
 def runtime_dir(environ: Mapping[str, str]) -> Path:
     """Where what ends with the process belongs (systemd.exec: RUNTIME_DIRECTORY; XDG Base Directory Specification)."""
     if environ.get("RUNTIME_DIRECTORY"):

@@ -261,7 +261,8 @@ class Worker:
         )
 
     def _is_healthy(self) -> bool:
-        return self._live is None or self._live.is_healthy  # a file that waits for its next packet is no fault
+        # A file that waits for its next packet is no fault; who is switched off should get no traffic of a balancer.
+        return self._live is None or (self._live.is_on and self._live.is_healthy)
 
     @contextlib.contextmanager
     def _metrics(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from vxsniff.capture.bpf import capture_filter
 from vxsniff.capture.devices import Device, choose, list_devices
+from vxsniff.capture.privileges import use_permitted
 from vxsniff.capture.source import CaptureError, Note, Receiver
 
 SNAPLEN_BYTES: Final = 262_144
@@ -111,6 +112,7 @@ class PcapSource:
     def __init__(self, options: PcapOptions, receiver: Receiver) -> None:
         """Opens the devices; raises CaptureError when there is none to capture on."""
         self._pcapy = load_pcapy()
+        use_permitted()
         self._options = options
         self._receiver = receiver
         self._handles: dict[str, _Handle] = {}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import IO, Final
@@ -25,14 +26,7 @@ _SETTLE_S: Final = 0.6
 
 def run_demo(calls: int, rate: float, vni: int, port: int, url: str, rules: str, faults: Faults) -> int:
     """Runs until `calls` calls were made (0: until a signal comes); returns vxsniff's exit status."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    stop = _stopped_by_signals()
     port = port or _free_udp_port()
     with tempfile.TemporaryDirectory(prefix="vxsniff-demo-") as folder:
         # A folder without .env and an environment without settings: the demo is the same everywhere.
@@ -53,7 +47,8 @@ def run_demo(calls: int, rate: float, vni: int, port: int, url: str, rules: str,
         copier.start()
         try:
             if ready.wait(_START_S) and child.poll() is None:
-                _trade(calls, rate, vni, port, faults, stop, child)
+                mirror = Mirror(("127.0.0.1", port), vni, faults)
+                _trade(calls, rate, mirror, stop, lambda: child.poll() is None)
         finally:
             if child.poll() is None:
                 child.terminate()
@@ -66,13 +61,33 @@ def run_demo(calls: int, rate: float, vni: int, port: int, url: str, rules: str,
     return status
 
 
-def _trade(
-    calls: int, rate: float, vni: int, port: int, faults: Faults, stop: threading.Event, child: subprocess.Popen[bytes]
-) -> None:
+def run_traffic(calls: int, rate: float, vni: int, target: tuple[str, int], faults: Faults) -> None:
+    """Shop, customers and mirror without a vxsniff: mirrors to `target`, until `calls` calls or a signal.
+
+    Raises OSError when the target has no address.
+    """
+    address = socket.getaddrinfo(*target, type=socket.SOCK_DGRAM)[0][4]
+    stop = _stopped_by_signals()
+    _trade(calls, rate, Mirror((str(address[0]), int(address[1])), vni, faults), stop, lambda: True)
+
+
+def _stopped_by_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
+
+
+def _trade(calls: int, rate: float, mirror: Mirror, stop: threading.Event, may_go_on: Callable[[], bool]) -> None:
     shop = Shop()
-    relay = Relay(shop.port, Mirror(("127.0.0.1", port), vni, faults))
+    relay = Relay(shop.port, mirror)
     customers = Customers(relay.port, rate, calls)
-    while not stop.wait(0.1) and child.poll() is None and not customers.done.is_set():
+    while not stop.wait(0.1) and may_go_on() and not customers.done.is_set():
         pass
     customers.close()
     stop.wait(_SETTLE_S)
