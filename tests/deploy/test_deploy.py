@@ -14,7 +14,7 @@ from vxsniff.app.table import BY_VARIABLE
 from vxsniff.app.worker import EXIT_USAGE
 from vxsniff.capture.udp import RECEIVE_BUFFER_BYTES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy/systemd/vxsniff.service"
 
 
