@@ -23,9 +23,9 @@ COPY --from=build /opt/vxsniff /opt/vxsniff
 RUN apt-get update && apt-get install -y --no-install-recommends libcap2-bin \
     && setcap cap_net_raw,cap_net_admin+p "$(readlink -f /opt/vxsniff/bin/python)" \
     && apt-get purge -y --auto-remove libcap2-bin && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin vxsniff \
-    && install -d -o vxsniff -g vxsniff -m 0700 /var/lib/vxsniff /run/vxsniff \
-    && install -d /etc/vxsniff
+    && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin vxsniff \
+    && install -d -o vxsniff -g vxsniff -m 0700 /var/lib/vxsniff \
+    && install -d -m 1777 /run/vxsniff && install -d /etc/vxsniff
 # NET_DEVICE is there, and empty: as in network-sniffer 1.4, devices are captured on unless a mirror is spoken of
 # (SNIFFER_MIRROR_..., SNIFFER_ENGINE, --vnis).
 ENV PATH=/opt/vxsniff/bin:$PATH \

@@ -216,7 +216,7 @@ StartLimitIntervalSec=0
 [Service]
 EnvironmentFile=/etc/vxsniff/deploy.conf
 ExecStartPre=-/usr/bin/docker rm --force vxsniff
-ExecStart=/usr/bin/docker run --rm --name vxsniff --network host --read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /run/vxsniff:uid=10001,gid=10001,mode=0700 --volume /etc/vxsniff:/etc/vxsniff:ro --volume vxsniff-spool:/var/lib/vxsniff ${IMAGE}
+ExecStart=/usr/bin/docker run --rm --name vxsniff --network host --read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /run/vxsniff:mode=1777 --volume /etc/vxsniff:/etc/vxsniff:ro --volume vxsniff-spool:/var/lib/vxsniff ${IMAGE}
 ExecReload=/usr/bin/docker exec vxsniff vxsniff reload
 ExecStop=/usr/bin/docker stop --time 15 vxsniff
 Restart=on-failure
@@ -304,7 +304,7 @@ install_as_container() {
     mv /etc/systemd/system/vxsniff-container.service /etc/systemd/system/vxsniff.service
 }
 
-id -u vxsniff >/dev/null 2>&1 || useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin vxsniff
+id -u vxsniff >/dev/null 2>&1 || useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin vxsniff
 install -d -m 750 -g vxsniff /etc/vxsniff
 write_files
 AWS_DEFAULT_REGION=$(metadata placement/region)

@@ -1,6 +1,7 @@
 """The image, built by the Dockerfile's own steps, and run by a real engine in the place of network-sniffer 1.4."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -155,3 +156,32 @@ def test_without_the_capability_devices_are_refused_in_one_line(image, net, tmp_
     assert image.status == 3
     assert "vxsniff: no permission to capture on devices" in image.log
     assert "Traceback" not in image.log
+
+
+def test_it_runs_with_the_options_of_the_unit_that_aws_instances_have(image, net, tmp_path):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/.env").write_text(
+        "SNIFFER_MIRROR_VNIS=123\nUSAGE_LOGGERS_URL=-\nUSAGE_LOGGERS_RULES='include debug'\n"
+    )
+    unit = (engine.ROOT / "deploy/aws/scripts/vxsniff-container.service").read_text()
+    [line] = re.findall(r"^ExecStart=/usr/bin/docker run (.+) \$\{IMAGE\}$", unit, re.MULTILINE)
+    options = line.replace("/etc/vxsniff:/etc/vxsniff:ro", f"{tmp_path}/etc:/etc/vxsniff:ro").split()
+    try:
+        image.podman("run", "-d", *LIMITS, *options, engine.IMAGE, within=net.ns("h"))
+
+        def log():
+            image.podman("logs", "vxsniff")
+            return image.log
+
+        wait_until(lambda: "receive buffer" in log())
+        assert "VNIs 123" in log()
+        shop(net, 3)
+        wait_until(lambda: log().count("request_url") == 3)
+        [reload] = re.findall(r"^ExecReload=/usr/bin/docker (.+)$", unit, re.MULTILINE)
+        (tmp_path / "etc/.env").write_text(
+            "SNIFFER_MIRROR_VNIS=124\nUSAGE_LOGGERS_URL=-\nUSAGE_LOGGERS_RULES='include debug'\n"
+        )
+        image.podman(*reload.split(), within=net.ns("h"))
+        assert "VNIs: 124" in image.podman("exec", "vxsniff", "vxsniff", "status", within=net.ns("h"))
+    finally:
+        image.podman("rm", "--force", "vxsniff", check=False)

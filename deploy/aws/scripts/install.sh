@@ -51,7 +51,7 @@ install_as_container() {
     mv /etc/systemd/system/vxsniff-container.service /etc/systemd/system/vxsniff.service
 }
 
-id -u vxsniff >/dev/null 2>&1 || useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin vxsniff
+id -u vxsniff >/dev/null 2>&1 || useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin vxsniff
 install -d -m 750 -g vxsniff /etc/vxsniff
 write_files
 AWS_DEFAULT_REGION=$(metadata placement/region)
