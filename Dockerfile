@@ -25,15 +25,15 @@ RUN apt-get update && apt-get install -y --no-install-recommends libcap2-bin \
     && apt-get purge -y --auto-remove libcap2-bin && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin vxsniff \
     && install -d -o vxsniff -g vxsniff -m 0700 /var/lib/vxsniff \
-    && install -d -m 1777 /run/vxsniff && install -d /etc/vxsniff
+    && install -d /etc/vxsniff
 # NET_DEVICE is there, and empty: as in network-sniffer 1.4, devices are captured on unless a mirror is spoken of
 # (SNIFFER_MIRROR_..., SNIFFER_ENGINE, --vnis).
 ENV PATH=/opt/vxsniff/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     STATE_DIRECTORY=/var/lib/vxsniff \
-    RUNTIME_DIRECTORY=/run/vxsniff \
+    RUNTIME_DIRECTORY=/var/lib/vxsniff/run \
     NET_DEVICE=
-# A .env that is mounted here is read as well.
+# The volume holds spool and control socket, all that is written. A .env that is mounted at /etc/vxsniff is read as well.
 WORKDIR /etc/vxsniff
 VOLUME /var/lib/vxsniff
 USER 10001:10001

@@ -216,7 +216,7 @@ StartLimitIntervalSec=0
 [Service]
 EnvironmentFile=/etc/vxsniff/deploy.conf
 ExecStartPre=-/usr/bin/docker rm --force vxsniff
-ExecStart=/usr/bin/docker run --rm --name vxsniff --network host --read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /run/vxsniff:mode=1777 --volume /etc/vxsniff:/etc/vxsniff:ro --volume vxsniff-spool:/var/lib/vxsniff ${IMAGE}
+ExecStart=/usr/bin/docker run --rm --name vxsniff --network host --read-only --cap-drop ALL --security-opt no-new-privileges --volume /etc/vxsniff:/etc/vxsniff:ro --volume vxsniff-spool:/var/lib/vxsniff ${IMAGE}
 ExecReload=/usr/bin/docker exec vxsniff vxsniff reload
 ExecStop=/usr/bin/docker stop --time 15 vxsniff
 Restart=on-failure

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.e2e.namespaces import PATH, Namespaces
 
-TOOLS = ("ip", "tc", "ethtool", "nginx", "curl", "tcpdump", "nft")
+TOOLS = ("ip", "tc", "ethtool", "nginx", "curl", "tcpdump", "nft", "prometheus")
 NGINX = """
 daemon off; error_log {folder}/nginx-error.log; pid {folder}/nginx.pid; worker_processes 1; user root;
 events {{ worker_connections 512; }}

@@ -142,6 +142,7 @@ def test_it_runs_with_nothing_allowed_and_nothing_writable(image, net, tmp_path)
         shop(net, 5)
         wait_until(lambda: "not reach" in container.log or "refused" in container.log)
         assert "spool: /var/lib/vxsniff" in container.log  # the volume is what may be written
+        assert "running for" in container.exec("vxsniff", "status")
         assert container.stop()[0] == 0
         assert "5 calls wait in the spool for the next start" in container.log
 
