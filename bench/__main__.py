@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import devices, offline, traffic
+from bench import devices, live, offline, traffic
 from vxsniff.app.build import build
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,7 +42,9 @@ def main() -> None:
         found["builds"]["compiled"] = json.loads(done.stdout)
     found["files"] = _beside_others(folder, chosen.compiled)
     found["devices"] = devices.run(folder, chosen.compiled)
+    found["live"] = live.run(folder, chosen.compiled)
     _show(found)
+    live.show(found["live"])
     devices.show(found["devices"])
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{time.strftime('%Y-%m-%d')}.json"

@@ -1,0 +1,231 @@
+"""Mirrored packets over UDP at rising rates, until the kernel drops 0.1 %: the highest rate without loss, and the delay.
+
+The sender has one core, vxsniff the other. The `api` datagrams are sent as often as it takes, each round with clients of
+its own, at a steady rate; what they are is made before, so that sending costs little. A bare loop that only receives is
+the floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from bench import offline
+
+SECONDS = 4.0
+FIRST_RATE = 20_000.0
+STEP = 1.5
+HALVINGS = 3
+LOSS = 0.001
+DELAY_SECONDS = 6.0
+_CLIENT = socket.inet_aton("10.99.0.1")
+_LEDGER = re.compile(r"^ +(frames|kernel_dropped|shipped) +([\d,]+) ", re.MULTILINE)
+_BARE = """
+import resource, socket, sys
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)
+receiver.bind(("127.0.0.1", int(sys.argv[1])))
+receiver.settimeout(2.0)
+print("ready", flush=True)
+count = 0
+try:
+    while True:
+        receiver.recv(65535)
+        count += 1
+except TimeoutError:
+    pass
+spent = resource.getrusage(resource.RUSAGE_SELF)
+print(count, spent.ru_utime + spent.ru_stime)
+"""
+
+
+def run(folder: Path, compiled: str | None) -> dict[str, Any]:
+    """Rates without loss by build, delay at half of it, processor time a call, and the floor."""
+    here = Path(__file__).parents[1]
+    trees = {"interpreted": here, **({"compiled": Path(compiled)} if compiled else {})}
+    path = folder / "api.vxlan.pcap"
+    found: dict[str, Any] = {"floor": _floor(path), "builds": {}}
+    for name, tree in trees.items():
+        found["builds"][name] = _of_build(path, tree)
+    return found
+
+
+def _of_build(path: Path, tree: Path) -> dict[str, Any]:
+    rate, steps = FIRST_RATE, []
+    while not steps or steps[-1]["loss"] <= LOSS:
+        steps.append(_step(path, tree, rate))
+        if steps[-1]["sent_per_s"] < 0.9 * rate:
+            break  # the sender can't send faster
+        rate *= STEP
+    low, high = rate / STEP**2, rate / STEP
+    for _ in range(HALVINGS):
+        steps.append(_step(path, tree, (low + high) / 2))
+        low, high = ((low + high) / 2, high) if steps[-1]["loss"] <= LOSS else (low, (low + high) / 2)
+    steps.sort(key=lambda step: step["sent_per_s"])
+    best = max((step for step in steps if step["loss"] <= LOSS), key=lambda step: step["sent_per_s"], default=steps[0])
+    return {"steps": steps, "best": best, "delay_ms": _delay(path, tree, best["sent_per_s"] / 2)}
+
+
+def _start(tree: Path, port: int, url: str, log: Any) -> subprocess.Popen[bytes]:
+    command = ["taskset", "-c", "0", sys.executable, "-m", "vxsniff", "--port", str(port), "--address", "127.0.0.1"]
+    command += ["--rules", "include debug", "--url", url, "--metrics", "off", "--control", "off", "--spool-dir", "off"]
+    process = subprocess.Popen(command, cwd=tree, stderr=log, env={**os.environ, "PYTHONPATH": str(tree)})
+    for _ in range(200):
+        if "receive buffer" in Path(log.name).read_text():
+            return process
+        time.sleep(0.05)
+    raise RuntimeError("vxsniff did not start")
+
+
+def _send(path: Path, port: int, rate: float, seconds: float) -> dict[str, float]:
+    command = ["taskset", "-c", "1", sys.executable, "-m", "bench.live", str(path), str(port), str(rate), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    return dict(json.loads(done.stdout))
+
+
+def _step(path: Path, tree: Path, rate: float) -> dict[str, float]:
+    port = _free_port()
+    with tempfile.NamedTemporaryFile("w") as log:
+        process = _start(tree, port, "/dev/null", log)
+        try:
+            sent = _send(path, port, rate, SECONDS)
+            time.sleep(1.0)
+            process.send_signal(signal.SIGTERM)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            process.kill()
+        text = Path(log.name).read_text()
+    counts = {name: int(value.replace(",", "")) for name, value in _LEDGER.findall(text)}
+    calls = counts.get("shipped", 0)
+    return {
+        **sent,
+        "loss": 1 - counts["frames"] / sent["sent"],
+        "calls_per_s": calls / sent["sent"] * sent["sent_per_s"],
+        "gbit_per_s": sent["bytes"] * 8 / sent["seconds"] / 1e9,
+        "cpu_us_per_call": (usage.ru_utime + usage.ru_stime) / max(1, calls) * 1e6,
+        "peak_mib": usage.ru_maxrss / 1024,
+    }
+
+
+def _delay(path: Path, tree: Path, rate: float) -> dict[str, float]:
+    """From a call's last packet to the collector, by the clock that both have: median and 99th percentile."""
+    delays: list[float] = []
+    lock = threading.Lock()
+
+    class Collector(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            now_ms = time.time() * 1000
+            if self.headers.get("Content-Encoding") == "deflated":
+                body = zlib.decompress(body)
+            ends = re.findall(rb'\["now","(\d+)"\],\["interval","(\d+)"\]', body)
+            with lock:
+                delays.extend(now_ms - int(now) - int(interval) for now, interval in ends)
+            self.send_response(204)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = _free_port()
+    try:
+        with tempfile.NamedTemporaryFile("w") as log:
+            process = _start(tree, port, f"http://127.0.0.1:{server.server_address[1]}/message", log)
+            try:
+                _send(path, port, rate, DELAY_SECONDS)
+                time.sleep(1.5)
+            finally:
+                process.terminate()
+                process.wait(20)
+    finally:
+        server.shutdown()
+        server.server_close()
+    ordered = statistics.quantiles(delays, n=100)
+    return {"median": ordered[49], "p99": ordered[98], "calls": len(delays)}
+
+
+def _floor(path: Path) -> dict[str, float]:
+    """Processor time a datagram of a loop that receives and does nothing."""
+    port = _free_port()
+    bare = subprocess.Popen(["taskset", "-c", "0", sys.executable, "-c", _BARE, str(port)], stdout=subprocess.PIPE)
+    assert bare.stdout is not None
+    bare.stdout.readline()
+    sent = _send(path, port, 100_000, 2.0)
+    count, spent = map(float, bare.stdout.read().split())
+    bare.wait()
+    return {"us_per_datagram": spent / count * 1e6, "received": count, "sent": sent["sent"]}
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def show(found: dict[str, Any]) -> None:
+    print("\nUDP, api, one worker on one core: the highest rate at which the kernel dropped 0.1 % at most")
+    print(f"{'build':<12} {'packets/s':>10} {'calls/s':>8} {'Gbit/s':>7} {'us/call':>8} {'delay: median':>14} {'p99':>8}")
+    for name, figures in found["builds"].items():
+        best, delay = figures["best"], figures["delay_ms"]
+        print(
+            f"{name:<12} {best['sent_per_s']:10,.0f} {best['calls_per_s']:8,.0f} {best['gbit_per_s']:7.2f} "
+            f"{best['cpu_us_per_call']:8.1f} {delay['median']:11.0f} ms {delay['p99']:5.0f} ms"
+        )
+    print(f"a bare loop that only receives: {found['floor']['us_per_datagram']:.2f} us a datagram")
+
+
+def main() -> None:
+    """The sender."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("path", type=Path)
+    parser.add_argument("port", type=int)
+    parser.add_argument("rate", type=float)
+    parser.add_argument("seconds", type=float)
+    chosen = parser.parse_args()
+    wanted = int(chosen.rate * chosen.seconds)
+    captured = [data for data, _ in offline.load(chosen.path)][:wanted]
+    datagrams = list(captured)
+    for turn in range(1, -(-wanted // len(captured))):
+        client = bytes((10, 100 + turn // 256, turn % 256, 1))
+        datagrams += [
+            data[:34] + client + data[38:] if data[34:38] == _CLIENT else data[:38] + client + data[42:]
+            for data in captured
+        ]
+    datagrams = datagrams[:wanted]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.connect(("127.0.0.1", chosen.port))
+        send = out.send
+        started_s = time.monotonic()
+        for number, data in enumerate(datagrams):
+            send(data)
+            if number % 32 == 31:
+                left_s = started_s + number / chosen.rate - time.monotonic()
+                if left_s > 0:
+                    time.sleep(left_s)
+        took_s = time.monotonic() - started_s
+    sent_bytes = sum(map(len, datagrams))
+    print(json.dumps({"sent": wanted, "seconds": took_s, "sent_per_s": wanted / took_s, "bytes": sent_bytes}))
+
+
+if __name__ == "__main__":
+    main()
