@@ -1,8 +1,8 @@
-"""Mirrored packets over UDP at rising rates, until the kernel drops 0.1 %: the highest rate without loss, and the delay.
+"""Mirrored packets over UDP at rising rates, until the kernel drops 0.1 %: the highest rate without loss; the delay.
 
-The sender has one core, vxsniff the other. The `api` datagrams are sent as often as it takes, each round with clients of
-its own, at a steady rate; what they are is made before, so that sending costs little. A bare loop that only receives is
-the floor.
+The sender has one core, vxsniff the other. The `api` datagrams are sent as often as it takes, each round with clients
+of its own, at a steady rate; what they are is made before, so that sending costs little. A bare loop that only receives
+is the floor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from bench import offline
+from bench import offline, traffic
 
 SECONDS = 4.0
 FIRST_RATE = 20_000.0
@@ -61,6 +61,7 @@ def run(folder: Path, compiled: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {"floor": _floor(path), "builds": {}}
     for name, tree in trees.items():
         found["builds"][name] = _of_build(path, tree)
+    found["filter"] = filtered(folder, trees.get("compiled", here))
     return found
 
 
@@ -80,10 +81,10 @@ def _of_build(path: Path, tree: Path) -> dict[str, Any]:
     return {"steps": steps, "best": best, "delay_ms": _delay(path, tree, best["sent_per_s"] / 2)}
 
 
-def _start(tree: Path, port: int, url: str, log: Any) -> subprocess.Popen[bytes]:
+def _start(tree: Path, port: int, url: str, log: Any, *options: str) -> subprocess.Popen[bytes]:
     command = ["taskset", "-c", "0", sys.executable, "-m", "vxsniff", "--port", str(port), "--address", "127.0.0.1"]
     command += ["--rules", "include debug", "--url", url, "--metrics", "off", "--control", "off", "--spool-dir", "off"]
-    process = subprocess.Popen(command, cwd=tree, stderr=log, env={**os.environ, "PYTHONPATH": str(tree)})
+    process = subprocess.Popen([*command, *options], cwd=tree, stderr=log, env={**os.environ, "PYTHONPATH": str(tree)})
     for _ in range(200):
         if "receive buffer" in Path(log.name).read_text():
             return process
@@ -163,6 +164,36 @@ def _delay(path: Path, tree: Path, rate: float) -> dict[str, float]:
     return {"median": ordered[49], "p99": ordered[98], "calls": len(delays)}
 
 
+def filtered(folder: Path, tree: Path) -> dict[str, Any]:
+    """Calls with 50 ms between them, with and without the kernel's filter: packets that reach Python, and the calls."""
+    path = folder / f"{traffic.THINK}.vxlan.pcap"
+    count = len(offline.load(path))
+    found: dict[str, Any] = {}
+    lines: dict[str, set[bytes]] = {}
+    for name, options in (("filter", ()), ("no filter", ("--no-filter",))):
+        port = _free_port()
+        with tempfile.TemporaryDirectory() as out, tempfile.NamedTemporaryFile("w") as log:
+            process = _start(tree, port, f"{out}/calls.ndjson", log, *options)
+            try:
+                _send(path, port, count / 4, 4.0)
+                time.sleep(1.0)
+                process.send_signal(signal.SIGTERM)
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            finally:
+                process.kill()
+            counts = {key: int(value.replace(",", "")) for key, value in _LEDGER.findall(Path(log.name).read_text())}
+            # When a call was, and for how long, is as the run had it.
+            times = re.compile(rb'\["(?:now|interval)","\d+"\],')
+            lines[name] = {times.sub(b"", line) for line in Path(out, "calls.ndjson").read_bytes().splitlines()}
+        found[name] = {
+            "frames": counts["frames"],
+            "calls": counts["shipped"],
+            "cpu_us_per_call": (usage.ru_utime + usage.ru_stime) / counts["shipped"] * 1e6,
+        }
+    return {**found, "same_lines": lines["filter"] == lines["no filter"]}
+
+
 def _floor(path: Path) -> dict[str, float]:
     """Processor time a datagram of a loop that receives and does nothing."""
     port = _free_port()
@@ -184,13 +215,23 @@ def _free_port() -> int:
 
 def show(found: dict[str, Any]) -> None:
     print("\nUDP, api, one worker on one core: the highest rate at which the kernel dropped 0.1 % at most")
-    print(f"{'build':<12} {'packets/s':>10} {'calls/s':>8} {'Gbit/s':>7} {'us/call':>8} {'delay: median':>14} {'p99':>8}")
+    print(
+        f"{'build':<12} {'packets/s':>10} {'calls/s':>8} {'Gbit/s':>7} {'us/call':>8} {'delay: median':>14} {'p99':>8}"
+    )
     for name, figures in found["builds"].items():
         best, delay = figures["best"], figures["delay_ms"]
         print(
             f"{name:<12} {best['sent_per_s']:10,.0f} {best['calls_per_s']:8,.0f} {best['gbit_per_s']:7.2f} "
             f"{best['cpu_us_per_call']:8.1f} {delay['median']:11.0f} ms {delay['p99']:5.0f} ms"
         )
+    rows = found["filter"]
+    for name in ("filter", "no filter"):
+        row = rows[name]
+        print(
+            f"50 ms between calls, {name}: {row['frames']:,} packets reach Python for {row['calls']:,} calls, "
+            f"{row['cpu_us_per_call']:.0f} us a call"
+        )
+    print(f"the lines are {'the same' if rows['same_lines'] else 'NOT the same'}")
     print(f"a bare loop that only receives: {found['floor']['us_per_datagram']:.2f} us a datagram")
 
 

@@ -1,7 +1,8 @@
 """Traffic of real programs (nginx and wrk over a veth pair), captured once a run, bare and as a mirror sends it.
 
 Shapes: `api` keep-alive JSON calls, half of them POST; `close` the same, a connection for each; `bulk` bodies of 200 KB
-to 1 MB, gzip and chunked; `mix` all three at once. Needs root, iproute2, ethtool, nginx, wrk and tcpdump.
+to 1 MB, gzip and chunked; `mix` all three at once; `think` is `api` with 50 ms between calls. Needs root, iproute2,
+ethtool, nginx, wrk and tcpdump.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tests.e2e.namespaces import Namespaces, wait_until
 from vxsniff.capture.file import read_frames
 
 SHAPES = ("api", "close", "bulk", "mix")
-SECONDS = {"api": 1.5, "close": 1.5, "bulk": 1.0, "mix": 2.0}
+THINK = "think"
+SECONDS = {"api": 1.5, "close": 1.5, "bulk": 1.0, "mix": 2.0, THINK: 4.0}
 VNI = 123
 _WORDS = (
     *("red", "green", "blue", "small", "large", "round", "square", "wooden"),
@@ -54,7 +56,7 @@ end
 """
 
 
-def make(folder: Path, shapes: tuple[str, ...] = SHAPES) -> None:
+def make(folder: Path, shapes: tuple[str, ...] = (*SHAPES, THINK)) -> None:
     """Writes SHAPE.pcap and SHAPE.vxlan.pcap for each shape that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [shape for shape in shapes if not (folder / f"{shape}.vxlan.pcap").exists()]
@@ -117,7 +119,9 @@ def _capture(net: Namespaces, folder: Path, shape: str) -> None:
         script.write_text(
             _SCRIPT.format(shape=part, connection=connection, coding="gzip" if part == "bulk" else "identity")
         )
-        connections = 4 if part == "bulk" else 20
+        if part == THINK:
+            script.write_text(script.read_text() + "delay = function() return 50 end\n")
+        connections = {"bulk": 4, THINK: 200}.get(part, 20)
         command = ("wrk", "-t", "1", "-c", str(connections), "-d", "30s", "-s", str(script), "http://10.99.0.2/")
         clients.append(net.start("cli", *command, stdout=subprocess.DEVNULL))
     time.sleep(SECONDS[shape])

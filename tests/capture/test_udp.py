@@ -5,8 +5,11 @@ import socket
 
 import pytest
 
+from tests.builders import ethernet, in_vxlan, ipv4, tcp
+from vxsniff.capture import cbpf, udp
 from vxsniff.capture.source import CaptureError
 from vxsniff.capture.udp import BATCH_DATAGRAMS, Clock, Port, UdpSource
+from vxsniff.wire.vxlan import VniFilter
 
 
 def free_port():
@@ -81,3 +84,107 @@ def test_the_clock_never_steps_back():
     clock = Clock()
     times = [clock.now_ns() for _ in range(1000)]
     assert times == sorted(times)
+
+
+def bare_ack(vni=5):
+    return in_vxlan(ethernet(ipv4(tcp(flags=0x10))), vni)
+
+
+def data(vni=5, sport=80):
+    return in_vxlan(ethernet(ipv4(tcp(payload=b"x", sport=sport, dport=40000))), vni)
+
+
+def taken(source):
+    while source.wait(200):
+        source.receive()
+    got, source.got[:] = [item[0] for item in source.got], []
+    return got
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_kernel_leaves_out_what_is_not_wanted_and_that_is_no_loss(host):
+    got = []
+    source = UdpSource("::", [Port(free_port())], Kept(got), (VniFilter([5]), frozenset([80])))
+    source.got = got
+    try:
+        sent = [data(), bare_ack(), data(vni=6), data(sport=443), data()]
+        for datagram in sent:
+            send(source, datagram, host)
+        assert taken(source) == [sent[0], sent[4]]
+        assert source.counts == {"kernel_filtered": 3}
+        assert source.kernel_dropped == 0
+        # Live: another VNI, all ports; then everything, for somebody who watches.
+        source.want(VniFilter([6]), frozenset())
+        for datagram in sent:
+            send(source, datagram, host)
+        assert taken(source) == [sent[2]]
+        source.want_all()
+        source.want_all()
+        for datagram in sent:
+            send(source, datagram, host)
+        assert taken(source) == sent
+        assert source.counts == {"kernel_filtered": 7}
+    finally:
+        source.close()
+    assert source.counts == {"kernel_filtered": 7}  # also when it is closed
+
+
+def test_loss_and_what_is_left_out_are_told_apart():
+    got = []
+    source = UdpSource("127.0.0.1", [Port(free_port())], Kept(got), (VniFilter([5]), frozenset()))
+    source.got = got
+    try:
+        next(iter(source._sockets.values()))[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for _ in range(50):
+            send(source, data() + bytes(900), "127.0.0.1")
+            send(source, bare_ack(), "127.0.0.1")
+        received = len(taken(source))
+        assert 0 < received < 50
+        assert source.counts == {"kernel_filtered": 50}
+        assert source.kernel_dropped == 50 - received
+    finally:
+        source.close()
+
+
+def test_where_loss_can_not_be_told_from_what_is_left_out_nothing_is_left_out(monkeypatch):
+    monkeypatch.setattr(udp, "_receive_buffer_errors", lambda: None)
+    got = []
+    source = UdpSource("127.0.0.1", [Port(free_port())], Kept(got), (VniFilter([5]), frozenset()))
+    source.got = got
+    try:
+        source.want(VniFilter([5]), frozenset())
+        source.want_all()
+        send(source, bare_ack(), "127.0.0.1")
+        assert taken(source) == [bare_ack()]
+        assert source.counts == {}
+    finally:
+        source.close()
+
+
+def test_a_counter_of_32_bits_that_comes_round_goes_on(monkeypatch):
+    drops = [2**32 - 5]
+    monkeypatch.setattr(udp, "_drops", lambda bound: drops[0])
+    source = UdpSource("127.0.0.1", [Port(free_port())], Kept([]))
+    try:
+        drops[0] = 3
+        assert source.kernel_dropped == 8
+        drops[0] = 10
+        assert source.kernel_dropped == 15
+    finally:
+        source.close()
+
+
+def test_a_program_that_the_kernel_does_not_take_leaves_the_judging_to_python(monkeypatch):
+    def refuse(to, program):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(cbpf, "attach_filter", refuse)
+    got = []
+    source = UdpSource("127.0.0.1", [Port(free_port())], Kept(got), (VniFilter([5]), frozenset()))
+    source.got = got
+    try:
+        source.want(VniFilter([5]), frozenset())
+        send(source, bare_ack(), "127.0.0.1")
+        assert taken(source) == [bare_ack()]
+    finally:
+        source.close()

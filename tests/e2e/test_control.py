@@ -145,7 +145,7 @@ def test_reload_applies_the_rules_the_vnis_and_env_anew(tmp_path, control, how):
         assert running.stop() == 0
     assert in_ledger(running.log, "reloads") == 2
     assert in_ledger(running.log, "stopped") == 1
-    assert in_ledger(running.log, "vni_filtered") > 0
+    assert in_ledger(running.log, "kernel_filtered") > 0
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_the_vni_file_is_applied_without_a_restart(tmp_path):
         running.wait_for_log("'seven' is not a VNI")
         assert running.stop() == 0
     assert len((tmp_path / "calls.ndjson").read_bytes().splitlines()) == 2
-    assert in_ledger(running.log, "vni_filtered") == len(DATAGRAMS)
+    assert in_ledger(running.log, "kernel_filtered") >= len(DATAGRAMS)
 
 
 def test_a_rule_that_a_later_python_may_read_otherwise_is_taken_without_a_word(tmp_path):

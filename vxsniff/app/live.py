@@ -20,7 +20,7 @@ from vxsniff.app.pipeline import Pipeline
 from vxsniff.app.settings import Settings, SettingsError
 from vxsniff.capture.pcap import STATS, PcapOptions, PcapSource, check_expression
 from vxsniff.capture.source import CaptureError, Receiver, Source
-from vxsniff.capture.udp import GENEVE, Port, UdpSource
+from vxsniff.capture.udp import GENEVE, KERNEL_FILTERED, Port, UdpSource
 from vxsniff.doctor.survey import Survey
 from vxsniff.flow.table import TICK_NS
 from vxsniff.wire.vxlan import VniFilter
@@ -32,6 +32,9 @@ VNIS_FILE_EVERY_S: Final = 1.0
 HEALTHY_WITHIN_S: Final = 5.0
 NOTES_EVERY_S: Final = 0.5
 
+_SOCKET_COUNTS: Final = {
+    KERNEL_FILTERED: "datagrams that the kernel left out: other VNIs, other ports, bare acknowledgements"
+}
 _log = logging.getLogger("vxsniff")
 
 Task = Callable[[], str]
@@ -79,12 +82,11 @@ class LiveCapture:
         return "nothing, it is switched off" if source is None else source.describe()
 
     def facts(self) -> tuple[Entry, ...]:
-        """What libpcap counts (pcap_stats(3PCAP)); nothing for other sources."""
-        if self._settings.engine != values.ENGINE_LIBPCAP:
-            return ()
+        """What the source counts besides: libpcap its own (pcap_stats(3PCAP)), sockets what the kernel left out."""
         source = self._source
         counts = self._counts_before + (source.counts if source is not None else Counter())
-        return tuple(Entry(name, counts[name], meaning) for name, meaning in STATS.items())
+        meanings = STATS if self._settings.engine == values.ENGINE_LIBPCAP else _SOCKET_COUNTS
+        return tuple(Entry(name, counts[name], meaning) for name, meaning in meanings.items())
 
     def ask(self, task: Task, timeout_s: float = ASK_TIMEOUT_S) -> tuple[bool, str]:
         """Has the capturing thread do something; whether it did, and what it says."""
@@ -123,7 +125,9 @@ class LiveCapture:
             )
             return PcapSource(options, self._pipeline)
         ports = [Port(chosen.port)] + ([Port(chosen.geneve_port, GENEVE)] if chosen.geneve_port else [])
-        return UdpSource(chosen.address, ports, self._pipeline)
+        decoder = self._pipeline.decoder
+        wanted = None if chosen.no_filter else (decoder.vnis, decoder.ports)
+        return UdpSource(chosen.address, ports, self._pipeline, wanted)
 
     def log_notes(self) -> None:
         """Says in the log what the source has to say."""
@@ -161,6 +165,7 @@ class LiveCapture:
             self._is_watched = False
             if source is not None:
                 source.use(self._pipeline)
+                self._narrow()
             return ""
         if source is None:
             raise ValueError("capturing is switched off: `vxsniff on` first")
@@ -168,7 +173,13 @@ class LiveCapture:
             raise ValueError("another doctor is watching")
         self._is_watched = True
         source.use(_Both(self._pipeline, survey))
+        source.want_all()
         return ""
+
+    def _narrow(self) -> None:
+        """Has the kernel leave out what the pipeline does not want, unless somebody watches it all."""
+        if self._source is not None and not (self._is_watched or self._settings.no_filter):
+            self._source.want(self._pipeline.decoder.vnis, self._pipeline.decoder.ports)
 
     def close(self) -> None:
         if self._source is not None:
@@ -215,6 +226,7 @@ class LiveCapture:
         """What else than the pipeline looks at settings: the VNI file."""
         self._settings = chosen
         self._vnis_file = VniFile(chosen.vnis_file) if chosen.vnis_file else None
+        self._narrow()
 
     def _look_at_vnis_file(self, file: VniFile) -> None:
         try:
@@ -226,6 +238,7 @@ class LiveCapture:
             vnis = self._settings.vnis_given.joined(listed)
             with self._lock:
                 self._pipeline.decoder.vnis = vnis
+            self._narrow()
             self.switches += 1
             _log.info("VNIs are now: %s", vnis.describe())
 

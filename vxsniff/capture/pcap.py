@@ -22,6 +22,7 @@ from vxsniff.capture.bpf import capture_filter
 from vxsniff.capture.devices import Device, choose, list_devices
 from vxsniff.capture.privileges import use_permitted
 from vxsniff.capture.source import CaptureError, Note, Receiver
+from vxsniff.wire.vxlan import VniFilter
 
 SNAPLEN_BYTES: Final = 262_144
 """More than any packet, super-segments of GRO and TSO (64 KiB) and frames of jumbo loopbacks with their headers."""
@@ -225,6 +226,12 @@ class PcapSource:
 
     def use(self, receiver: Receiver) -> None:
         self._receiver = receiver
+
+    def want(self, vnis: VniFilter, ports: frozenset[int]) -> None:
+        """Its capture filter was made when the devices were opened."""
+
+    def want_all(self) -> None:
+        """The same."""
 
     def wait(self, timeout_ms: int) -> bool:
         now_s = time.monotonic()

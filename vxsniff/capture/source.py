@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple, Protocol
 
+from vxsniff.wire.vxlan import VniFilter
+
 
 class CaptureError(Exception):
     """Capturing can't begin; the message says what is in the way and what to do."""
@@ -38,6 +40,12 @@ class Source(Protocol):
 
     def use(self, receiver: Receiver) -> None:
         """From now on packets go there."""
+
+    def want(self, vnis: VniFilter, ports: frozenset[int]) -> None:
+        """The kernel may leave out what is of other VNIs and TCP ports, and what carries nothing."""
+
+    def want_all(self) -> None:
+        """It leaves out nothing any more."""
 
     def wait(self, timeout_ms: int) -> bool:
         """Waits until something may be read; False when the time is over first."""

@@ -1,5 +1,8 @@
 """UDP sockets for mirrored packets -> datagrams with a timestamp. Linux; other systems get what they offer.
 
+On Linux the kernel leaves out what nobody wants (`vxsniff.capture.kernel`). That counts in the socket's drops together
+with real loss; what was lost for want of room is then RcvbufErrors of the network namespace (proc(5), /proc/net/snmp).
+
 A datagram is read whole (65 535 bytes): a jumbo frame must not be cut. The plain `recv` costs half of `recvfrom` and
 `recvmsg`; so the sender's address and the kernel's timestamps are not asked for, and a datagram's time is when it was
 read. That clock is the wall clock's at start, carried on by one that never steps: capture times never run backwards.
@@ -13,12 +16,17 @@ import select
 import socket
 import struct
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from vxsniff.capture import cbpf
+from vxsniff.capture.kernel import vxlan_filter
 from vxsniff.capture.source import CaptureError, Note, Receiver
+from vxsniff.wire.vxlan import VniFilter
 
 MAX_DATAGRAM_BYTES: Final = 65_535
 RECEIVE_BUFFER_BYTES: Final = 64 * 1024 * 1024
@@ -32,6 +40,7 @@ _SO_MEMINFO: Final = 55
 _MEMINFO_DROPS: Final = 8
 _UDP_NO_CHECK6_RX: Final = 102
 
+KERNEL_FILTERED: Final = "kernel_filtered"
 VXLAN: Final = "VXLAN"
 GENEVE: Final = "GENEVE"
 
@@ -63,10 +72,17 @@ class Port(NamedTuple):
 class UdpSource:
     """The sockets that a mirror sends to. `close` when done."""
 
-    def __init__(self, address: str, ports: list[Port], receiver: Receiver) -> None:
+    def __init__(
+        self,
+        address: str,
+        ports: list[Port],
+        receiver: Receiver,
+        wanted: tuple[VniFilter, frozenset[int]] | None = None,
+    ) -> None:
         """Binds a socket for each port; raises CaptureError.
 
-        Address `::` takes IPv4 and IPv6; where the system has no IPv6, IPv4 alone.
+        Address `::` takes IPv4 and IPv6; where the system has no IPv6, IPv4 alone. `wanted` is as for `want`, and
+        holds from the first datagram on.
         """
         self.now_ns = Clock().now_ns
         self._tunnels = [port.tunnel for port in ports]
@@ -75,10 +91,16 @@ class UdpSource:
         self.addresses: list[tuple[str, int]] = []
         self.receive_buffer_bytes = 0
         """What the kernel granted for each socket."""
-        self._drops_before: dict[int, int] = {}
+        self._lock = threading.Lock()  # counts are looked at from any thread
+        self._seen: dict[int, int] = {}
+        self._drops = 0
+        self._errors_seen = _receive_buffer_errors()
+        self._errors = 0
+        self._is_filtered = False
+        program = vxlan_filter(*wanted) if wanted is not None and self._errors_seen is not None else b""
         for port, tunnel in ports:
             try:
-                bound = _bind(address, port)
+                bound = _bind(address, port, program if tunnel == VXLAN else b"")
             except OSError as error:
                 self.close()
                 raise CaptureError(_bind_advice(error, address, port)) from None
@@ -87,7 +109,8 @@ class UdpSource:
             if self._poll is not None:
                 self._poll.register(bound, select.POLLIN)
             self.addresses.append((bound.getsockname()[0], bound.getsockname()[1]))
-        self._drops_before = {fd: _drops(bound) for fd, (bound, _) in self._sockets.items()}
+        self._is_filtered = bool(program) and VXLAN in self._tunnels
+        self._seen = {fd: _drops(bound) for fd, (bound, _) in self._sockets.items()}
         self._notes = [_on_receive_buffer(self.receive_buffer_bytes)]
 
     def describe(self) -> str:
@@ -95,8 +118,23 @@ class UdpSource:
         return " and ".join(f"{name} on UDP {_listening(*address)}" for name, address in bound)
 
     def notes(self) -> list[Note]:
+        self._count()
         said, self._notes = self._notes, []
         return said
+
+    def want(self, vnis: VniFilter, ports: frozenset[int]) -> None:
+        if self._errors_seen is None:
+            return  # without it what is left out would look like loss
+        program = vxlan_filter(vnis, ports)
+        for tunnel, (bound, _) in zip(self._tunnels, self._sockets.values(), strict=True):
+            if tunnel == VXLAN:
+                self._is_filtered = _attach(bound, program) or self._is_filtered
+
+    def want_all(self) -> None:
+        for tunnel, (bound, _) in zip(self._tunnels, self._sockets.values(), strict=True):
+            if tunnel == VXLAN and self._errors_seen is not None:
+                with contextlib.suppress(OSError):  # there was none
+                    cbpf.detach_filter(bound)
 
     def use(self, receiver: Receiver) -> None:
         for tunnel, (fd, (bound, _)) in zip(self._tunnels, list(self._sockets.items()), strict=True):
@@ -125,28 +163,44 @@ class UdpSource:
                 pass  # an ICMP error that someone sent us; a receiver has nobody to be refused by
         return count
 
+    def _count(self) -> tuple[int, int]:
+        """What the sockets dropped since the start, and how much of that for want of room.
+
+        The counters of sockets have 32 bits: `notes` looks here often enough that none comes round unseen.
+        """
+        with self._lock:
+            for fd, (bound, _) in self._sockets.items():
+                now = _drops(bound)
+                self._drops += (now - self._seen.get(fd, 0)) % 2**32
+                self._seen[fd] = now
+            if self._errors_seen is not None:
+                errors = _receive_buffer_errors() or self._errors_seen
+                self._errors += max(0, errors - self._errors_seen)
+                self._errors_seen = errors
+            return self._drops, min(self._drops, self._errors) if self._is_filtered else self._drops
+
     @property
     def kernel_dropped(self) -> int:
-        """Datagrams that the kernel dropped because a receive buffer was full, since the start.
-
-        From the sockets' own counter (SO_MEMINFO), which counts nothing else as long as no filter is attached.
-        """
-        return sum((_drops(bound) - self._drops_before.get(fd, 0)) % 2**32 for fd, (bound, _) in self._sockets.items())
+        """Datagrams that the kernel dropped because a receive buffer was full, since the start."""
+        return self._count()[1]
 
     @property
     def counts(self) -> Counter[str]:
-        return Counter()
+        dropped, lost = self._count()
+        return Counter({KERNEL_FILTERED: dropped - lost}) if self._is_filtered else Counter()
 
     def close(self) -> None:
-        for bound, _ in self._sockets.values():
-            bound.close()
+        with self._lock:
+            for bound, _ in self._sockets.values():
+                bound.close()
+            self._sockets = {}
 
 
 def _handler(receiver: Receiver, tunnel: str) -> Handler:
     return receiver.vxlan_datagram if tunnel == VXLAN else receiver.geneve_datagram
 
 
-def _bind(address: str, port: int) -> socket.socket:
+def _bind(address: str, port: int, program: bytes) -> socket.socket:
     if address == "::" and not socket.has_dualstack_ipv6():
         address = "0.0.0.0"
     info = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
@@ -159,12 +213,25 @@ def _bind(address: str, port: int) -> socket.socket:
             if _IS_LINUX:
                 with contextlib.suppress(OSError):
                     bound.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
+        if program:
+            _attach(bound, program)
         bound.setblocking(False)
         bound.bind(where)
     except OSError:
         bound.close()
         raise
     return bound
+
+
+def _attach(bound: socket.socket, program: bytes) -> bool:
+    """Whether the kernel took it: a list that is too long for net.core.optmem_max is looked at in Python alone."""
+    try:
+        cbpf.attach_filter(bound, program)
+    except OSError:
+        with contextlib.suppress(OSError):  # there was none
+            cbpf.detach_filter(bound)
+        return False
+    return True
 
 
 def _bind_advice(error: OSError, address: str, port: int) -> str:
@@ -205,6 +272,22 @@ def _on_receive_buffer(granted_bytes: int) -> Note:
 
 def _listening(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _receive_buffer_errors() -> int | None:
+    """RcvbufErrors of UDP over IPv4 and IPv6 in this network namespace; None where the system doesn't tell."""
+    try:
+        rows = [
+            line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines() if line.startswith("Udp:")
+        ]
+        found = int(rows[1][rows[0].index("RcvbufErrors")])
+        with contextlib.suppress(FileNotFoundError):
+            for line in Path("/proc/self/net/snmp6").read_text().splitlines():
+                if line.startswith("Udp6RcvbufErrors"):
+                    found += int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return found
 
 
 def _drops(bound: socket.socket) -> int:
