@@ -143,6 +143,7 @@ done
 @EOF
 put /etc/sysctl.d/60-vxsniff.conf 644 <<'@EOF'
 net.core.rmem_max = 67108864
+net.core.netdev_max_backlog = 10000
 @EOF
 put /etc/systemd/system/vxsniff.service 644 <<'@EOF'
 [Unit]

@@ -77,6 +77,7 @@ def test_no_directive_is_given_twice_but_the_filter():
 def test_the_receive_buffer_that_is_asked_for_is_allowed():
     text = (ROOT / "deploy/systemd/vxsniff-sysctl.conf").read_text()
     assert int(re.search(r"^net.core.rmem_max = (\d+)$", text, re.MULTILINE)[1]) == RECEIVE_BUFFER_BYTES
+    assert re.search(r"^net.core.netdev_max_backlog = \d{4,}$", text, re.MULTILINE)
 
 
 def test_the_variables_that_the_image_sets_exist_and_leave_metrics_on_loopback():

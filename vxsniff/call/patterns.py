@@ -12,6 +12,8 @@ says on which values RE2 may be trusted:
 What RE2 can't do at all (look-around, back references, ...) is left to `re`. Wherever `re` runs over a value, the
 value's length is bounded: a longer one counts as matched by a rule that removes, stops or replaces, and as not matched
 by an `unless`, so that a bound never lets through what the rule was to catch.
+
+Most values are told from a match by their length, or by a character that is not in them, before any engine runs.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import re
 from typing import Final
 
 import re2
+
+from vxsniff.call.prefilter import needs
 
 RE_MAX_CHARS: Final = 4096
 """The longest value that is given to `re`; quadratic patterns take 10 to 20 ms for it."""
@@ -38,7 +42,18 @@ class PatternError(ValueError):
 class Pattern:
     """One compiled expression. `is_linear` tells whether RE2 serves it."""
 
-    __slots__ = ("_ascii_only", "_ends_open", "_linear", "_longest", "_python", "is_linear", "over_limit", "source")
+    __slots__ = (
+        "_ascii_only",
+        "_character",
+        "_ends_open",
+        "_least",
+        "_linear",
+        "_longest",
+        "_python",
+        "is_linear",
+        "over_limit",
+        "source",
+    )
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -64,9 +79,13 @@ class Pattern:
             except re2.error:
                 self._linear = None
         self.is_linear = self._linear is not None
+        self._least, self._character = needs(source)
 
     def _suits_linear(self, value: str) -> bool:
         return not (self._ascii_only and not value.isascii()) and not (self._ends_open and value.endswith("\n"))
+
+    def _can_not_match(self, value: str) -> bool:
+        return len(value) < self._least or (self._character != "" and self._character not in value)
 
     def _is_over_limit(self, value: str) -> bool:
         if len(value) <= RE_MAX_CHARS:
@@ -76,6 +95,8 @@ class Pattern:
 
     def matches(self, value: str, otherwise: bool) -> bool:
         """Whether the value matches from its start; `otherwise` for one that is too long to tell."""
+        if self._can_not_match(value):
+            return False
         if self._linear is not None and self._suits_linear(value):
             return self._linear.match(value.encode()) is not None
         if self._is_over_limit(value):
@@ -84,6 +105,8 @@ class Pattern:
 
     def found(self, value: str, otherwise: bool) -> bool:
         """Whether the value contains a match; `otherwise` for one that is too long to tell."""
+        if self._can_not_match(value):
+            return False
         if self._linear is not None and self._suits_linear(value):
             return self._linear.search(value.encode()) is not None
         if self._is_over_limit(value):
@@ -92,6 +115,8 @@ class Pattern:
 
     def replace(self, value: str, template: Template) -> str:
         """The value with every match replaced; empty when the value is too long to tell."""
+        if self._can_not_match(value):
+            return value
         if self._linear is None or not self._suits_linear(value):
             return self._replace_bounded(value, template)
         text = value.encode()
