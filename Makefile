@@ -45,7 +45,7 @@ fuzz: $(VENV)/.fuzz
 	for target in wire flow_http rules; do \
 		$(BIN)/python -m fuzz $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
-bench: compiled-tree
+bench: compiled-tree $(VENV)/.bench
 	$(BIN)/python -m bench --compiled $(abspath $(COMPILED))
 
 soak: $(VENV)/.test
@@ -71,6 +71,10 @@ $(VENV)/.test: $(BIN)/python pyproject.toml
 
 $(VENV)/.fuzz: $(VENV)/.test
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test

@@ -1,4 +1,6 @@
-"""`python -m bench [FOLDER]`: makes traffic once, times it, prints a table, and keeps the figures in bench/results.
+"""`python -m bench [FOLDER]`: makes traffic once, times it, prints a table.
+
+The figures are kept in bench/results, and drawn in docs/performance.png.
 
 Runs over whichever build is imported; `--stages` is how it asks the other build for its figures.
 """
@@ -15,10 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import devices, live, offline, traffic
+from bench import chart, devices, growth, live, offline, traffic
 from vxsniff.app.build import build
 
 RESULTS = Path(__file__).parent / "results"
+CHART = Path(__file__).parents[1] / "docs" / "performance.png"
 PACKETS = 150_000
 """Of each shape, at most: enough for steady figures, and all of it fits into memory."""
 
@@ -44,12 +47,15 @@ def main() -> None:
     found["devices"] = devices.run(folder, chosen.compiled)
     found["live"] = live.run(folder, chosen.compiled)
     _show(found)
+    for name, figures in found["builds"].items():
+        growth.show(name, figures["growth"])
     live.show(found["live"])
     devices.show(found["devices"])
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{time.strftime('%Y-%m-%d')}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"\nkept in {path}")
+    chart.draw(found, CHART)
+    print(f"\nkept in {path}, drawn in {CHART}")
 
 
 def _machine() -> dict[str, str]:
@@ -69,7 +75,7 @@ def _figures(folder: Path) -> dict[str, Any]:
         for rules in offline.RULES if shape == "api" else ("debug",):
             of_rules[rules] = {**offline.stages(datagrams, rules), "calls_per_s": offline.whole(datagrams, rules)}
         figures[shape] = of_rules
-    return figures
+    return {"shapes": figures, "growth": growth.run()}
 
 
 def _beside_others(folder: Path, compiled: str | None) -> dict[str, Any]:
@@ -89,8 +95,8 @@ def _show(found: dict[str, Any]) -> None:
     print(f"{found['machine']['system']}, Python {found['machine']['python']}, {found['machine']['cores']} cores\n")
     print("one core, from mirrored datagrams in memory to packed batches; microseconds a call by stage")
     print(f"{'build':<12} {'shape':<6} {'rules':<9} {'calls/s':>8}  " + " ".join(f"{s:>8}" for s in offline.STAGES))
-    for name, shapes in builds.items():
-        for shape, of_rules in shapes.items():
+    for name, of_build in builds.items():
+        for shape, of_rules in of_build["shapes"].items():
             for rules, figures in of_rules.items():
                 parts = " ".join(f"{figures[stage]:8.1f}" for stage in offline.STAGES)
                 print(f"{name:<12} {shape:<6} {rules:<9} {figures['calls_per_s']:8,.0f}  {parts}")

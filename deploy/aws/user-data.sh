@@ -328,7 +328,7 @@ METRICS_NAMESPACE='${METRICS_NAMESPACE:-}'
 IMAGE='$IMAGE'
 VXSNIFF='$VXSNIFF'
 EOF
-sysctl -q --load /etc/sysctl.d/60-vxsniff.conf
+sysctl -q -e --load /etc/sysctl.d/60-vxsniff.conf
 case $RUNTIME in
 systemd) install_as_unit ;;
 container) install_as_container ;;

@@ -109,7 +109,10 @@ def lines(path):
 def test_the_user_data_ends_with_vxsniff_capturing_and_the_settings_follow_the_stack(instance, tmp_path):
     calls = tmp_path / "calls.ndjson"
     collector(instance, calls)
-    started(instance, "single")
+    (package,) = instance.wheels.glob("vxsniff-*.whl")
+    instance.aws("s3", "mb", "s3://packages")
+    instance.aws("s3", "cp", str(package), f"s3://packages/{package.name}")
+    started(instance, "single", Package=f"s3://packages/{package.name}")
     (signal,) = instance.calls()
     assert (signal["Action"], signal["StackName"], signal["LogicalResourceId"], signal["Status"]) == (
         *("SignalResource", STACK, "Instance"),
