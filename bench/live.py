@@ -33,7 +33,7 @@ HALVINGS = 3
 LOSS = 0.001
 DELAY_SECONDS = 6.0
 _CLIENT = socket.inet_aton("10.99.0.1")
-_LEDGER = re.compile(r"^ +(frames|kernel_dropped|shipped) +([\d,]+) ", re.MULTILINE)
+_LEDGER = re.compile(r"^ +(frames|kernel_dropped|kernel_filtered|shipped) +([\d,]+) ", re.MULTILINE)
 _BARE = """
 import resource, socket, sys
 receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -115,7 +115,8 @@ def _step(path: Path, tree: Path, rate: float) -> dict[str, float]:
     calls = counts.get("shipped", 0)
     return {
         **sent,
-        "loss": 1 - counts["frames"] / sent["sent"],
+        "loss": counts.get("kernel_dropped", 0) / sent["sent"],
+        "filtered": counts.get("kernel_filtered", 0) / sent["sent"],
         "calls_per_s": calls / sent["sent"] * sent["sent_per_s"],
         "gbit_per_s": sent["bytes"] * 8 / sent["seconds"] / 1e9,
         "cpu_us_per_call": (usage.ru_utime + usage.ru_stime) / max(1, calls) * 1e6,

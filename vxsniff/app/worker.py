@@ -24,6 +24,7 @@ from typing import Final
 from vxsniff import __version__
 from vxsniff.app import ledger, reload, values
 from vxsniff.app.build import build
+from vxsniff.app.collector import tune_collector
 from vxsniff.app.control import ControlError, ControlServer
 from vxsniff.app.copies import Copies
 from vxsniff.app.doctor import watch_running
@@ -126,6 +127,7 @@ class Worker:
 
     def run(self) -> int:
         """Captures until the input ends or a signal comes; then finishes, flushes and prints the ledger."""
+        tune_collector()
         with self._signals():
             if self._settings.engine == values.ENGINE_FILE:
                 return self._run_files()
