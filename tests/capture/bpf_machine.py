@@ -19,8 +19,6 @@ def run(program: bytes, packet: bytes) -> int:
             a = int.from_bytes(packet[offset : offset + size], "big")
         elif code == cbpf.LD_LENGTH:
             a = len(packet)
-        elif code == cbpf.LD_X:
-            a = x
         elif code == cbpf.LDX_A:
             x = a
         elif code == cbpf.LDX_HEADER_BYTES:
@@ -31,16 +29,10 @@ def run(program: bytes, packet: bytes) -> int:
             a &= k
         elif code == cbpf.RSH:
             a >>= k
-        elif code == cbpf.MUL:
-            a = a * k % 2**32
-        elif code == cbpf.MOD:
-            a %= k
         elif code == cbpf.ADD_X:
             a = (a + x) % 2**32
         elif code == cbpf.SUB_X:
             a = (a - x) % 2**32
-        elif code == cbpf.XOR_X:
-            a ^= x
         elif code == cbpf.JA:
             place += k
         elif code in (cbpf.JEQ, cbpf.JGT, cbpf.JGE, cbpf.JSET):
@@ -48,7 +40,5 @@ def run(program: bytes, packet: bytes) -> int:
             place += true if is_true else false
         elif code == cbpf.RETURN:
             return k
-        elif code == cbpf.RETURN_A:
-            return a
         else:
             raise AssertionError(f"instruction {code:#x} is not known")

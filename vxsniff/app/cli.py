@@ -328,7 +328,10 @@ def reload_settings(control: _Control = "") -> None:
 
 @app.command()
 def health(
-    metrics: Annotated[str | None, _option("SNIFFER_METRICS_ADDRESS")] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Where it is served [SNIFFER_METRICS_ADDRESS].", show_default=False),
+    ] = "",
 ) -> None:
     """Say whether the vxsniff that is running here captures: asks its /healthz. Exit status 1 when it does not."""
     flags = {"SNIFFER_METRICS_ADDRESS": metrics} if metrics else {}

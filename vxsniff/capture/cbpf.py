@@ -12,24 +12,20 @@ import socket
 import struct
 from typing import Final
 
-# Loads into A: absolute, at X + k, the packet's length, X. Into X: k, four times a nibble, A.
+# Loads into A: absolute, at X + k, the packet's length. Into X: four times a nibble, A.
 LD_WORD: Final = 0x20
 LD_HALF: Final = 0x28
 LD_BYTE: Final = 0x30
 LD_HALF_X: Final = 0x48
 LD_BYTE_X: Final = 0x50
 LD_LENGTH: Final = 0x80
-LD_X: Final = 0x87
 LDX_HEADER_BYTES: Final = 0xB1
 LDX_A: Final = 0x07
 # A with k, A with X.
 AND: Final = 0x54
 RSH: Final = 0x74
-MUL: Final = 0x24
-MOD: Final = 0x94
 ADD_X: Final = 0x0C
 SUB_X: Final = 0x1C
-XOR_X: Final = 0xAC
 # Jumps by A and k.
 JA: Final = 0x05
 JEQ: Final = 0x15
@@ -37,7 +33,6 @@ JGT: Final = 0x25
 JGE: Final = 0x35
 JSET: Final = 0x45
 RETURN: Final = 0x06
-RETURN_A: Final = 0x16
 
 MAX_INSTRUCTIONS: Final = 4096
 """What the kernel takes (BPF_MAXINSNS)."""
@@ -46,7 +41,6 @@ NEXT: Final = ""
 
 _SO_ATTACH_FILTER: Final = 26
 _SO_DETACH_FILTER: Final = 27
-_SO_ATTACH_REUSEPORT_CBPF: Final = 51
 
 
 class Assembler:
@@ -89,20 +83,11 @@ class Assembler:
 
 def attach_filter(to: socket.socket, program: bytes) -> None:
     """Datagrams for which it returns 0 are dropped. It sees the UDP header first. Raises OSError."""
-    _set(to, _SO_ATTACH_FILTER, program)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog (linux/filter.h): how many instructions there are, and where.
+    where = struct.pack("@HP", len(program) // INSTRUCTION.size, ctypes.addressof(buffer))
+    to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, where)
 
 
 def detach_filter(from_: socket.socket) -> None:
     from_.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-
-
-def attach_steering(to: socket.socket, program: bytes) -> None:
-    """It returns which socket of a SO_REUSEPORT group gets a datagram. It sees the payload. Raises OSError."""
-    _set(to, _SO_ATTACH_REUSEPORT_CBPF, program)
-
-
-def _set(to: socket.socket, option: int, program: bytes) -> None:
-    buffer = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog (linux/filter.h): how many there are, and where.
-    where = struct.pack("@HP", len(program) // INSTRUCTION.size, ctypes.addressof(buffer))
-    to.setsockopt(socket.SOL_SOCKET, option, where)
