@@ -7,12 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.offline import _Packer
+from bench.offline import new_pipeline
 from vxsniff.app.collector import tune_collector
-from vxsniff.app.pipeline import Pipeline, ndjson_format
-from vxsniff.call.rules import parse_rules
 from vxsniff.demo.frames import CLIENT, SERVER, Conversation, Endpoint, in_vxlan
-from vxsniff.wire.vxlan import VniFilter
 
 CONNECTIONS = (10, 1_000, 100_000)
 CALLS = 20_000
@@ -28,22 +25,6 @@ _REQUEST = b"GET /items/7 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench\r\
 def _answer(size: int) -> bytes:
     body = (b'{"id": 4711, "name": "round wooden table", "price": 49.5}, ' * (size // 58 + 1))[:size]
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (size, body)
-
-
-def _pipeline() -> Pipeline:
-    return Pipeline(
-        VniFilter(),
-        parse_rules("include debug"),
-        _Packer(),
-        format_call=ndjson_format("bench"),
-        draw=lambda: 0,
-        on_error=_raise,
-        memory_limit_bytes=_MEMORY_BYTES,
-    )
-
-
-def _raise(error: Exception) -> None:
-    raise error
 
 
 def connections(count: int) -> Callable[[], float]:
@@ -80,7 +61,7 @@ def bodies(size: int) -> Callable[[], float]:
 
 def _seconds(opening: list[bytes], calls: list[bytes], count: int) -> float:
     """Processor time for the calls, on connections that are open."""
-    pipeline = _pipeline()
+    pipeline = new_pipeline("debug", memory_limit_bytes=_MEMORY_BYTES)
     ts_ns = 0
     for data in opening:
         ts_ns += _STEP_NS

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import offline, traffic
+from tests.e2e.program import free_udp_port, in_ledger
 
 SECONDS = 4.0
 FIRST_RATE = 20_000.0
@@ -33,7 +34,6 @@ HALVINGS = 3
 LOSS = 0.001
 DELAY_SECONDS = 6.0
 _CLIENT = socket.inet_aton("10.99.0.1")
-_LEDGER = re.compile(r"^ +(frames|kernel_dropped|kernel_filtered|shipped) +([\d,]+) ", re.MULTILINE)
 _BARE = """
 import resource, socket, sys
 receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -99,7 +99,7 @@ def _send(path: Path, port: int, rate: float, seconds: float) -> dict[str, float
 
 
 def _step(path: Path, tree: Path, rate: float) -> dict[str, float]:
-    port = _free_port()
+    port = free_udp_port()
     with tempfile.NamedTemporaryFile("w") as log:
         process = _start(tree, port, "/dev/null", log)
         try:
@@ -111,12 +111,11 @@ def _step(path: Path, tree: Path, rate: float) -> dict[str, float]:
         finally:
             process.kill()
         text = Path(log.name).read_text()
-    counts = {name: int(value.replace(",", "")) for name, value in _LEDGER.findall(text)}
-    calls = counts.get("shipped", 0)
+    calls = in_ledger(text, "shipped")
     return {
         **sent,
-        "loss": counts.get("kernel_dropped", 0) / sent["sent"],
-        "filtered": counts.get("kernel_filtered", 0) / sent["sent"],
+        "loss": in_ledger(text, "kernel_dropped") / sent["sent"],
+        "filtered": in_ledger(text, "kernel_filtered") / sent["sent"],
         "calls_per_s": calls / sent["sent"] * sent["sent_per_s"],
         "gbit_per_s": sent["bytes"] * 8 / sent["seconds"] / 1e9,
         "cpu_us_per_call": (usage.ru_utime + usage.ru_stime) / max(1, calls) * 1e6,
@@ -148,7 +147,7 @@ def _delay(path: Path, tree: Path, rate: float) -> dict[str, float]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    port = _free_port()
+    port = free_udp_port()
     try:
         with tempfile.NamedTemporaryFile("w") as log:
             process = _start(tree, port, f"http://127.0.0.1:{server.server_address[1]}/message", log)
@@ -172,7 +171,7 @@ def filtered(folder: Path, tree: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     lines: dict[str, set[bytes]] = {}
     for name, options in (("filter", ()), ("no filter", ("--no-filter",))):
-        port = _free_port()
+        port = free_udp_port()
         with tempfile.TemporaryDirectory() as out, tempfile.NamedTemporaryFile("w") as log:
             process = _start(tree, port, f"{out}/calls.ndjson", log, *options)
             try:
@@ -183,21 +182,21 @@ def filtered(folder: Path, tree: Path) -> dict[str, Any]:
                 process.returncode = os.waitstatus_to_exitcode(status)
             finally:
                 process.kill()
-            counts = {key: int(value.replace(",", "")) for key, value in _LEDGER.findall(Path(log.name).read_text())}
+            text = Path(log.name).read_text()
             # When a call was, and for how long, is as the run had it.
             times = re.compile(rb'\["(?:now|interval)","\d+"\],')
             lines[name] = {times.sub(b"", line) for line in Path(out, "calls.ndjson").read_bytes().splitlines()}
         found[name] = {
-            "frames": counts["frames"],
-            "calls": counts["shipped"],
-            "cpu_us_per_call": (usage.ru_utime + usage.ru_stime) / counts["shipped"] * 1e6,
+            "frames": in_ledger(text, "frames"),
+            "calls": in_ledger(text, "shipped"),
+            "cpu_us_per_call": (usage.ru_utime + usage.ru_stime) / in_ledger(text, "shipped") * 1e6,
         }
     return {**found, "same_lines": lines["filter"] == lines["no filter"]}
 
 
 def _floor(path: Path) -> dict[str, float]:
     """Processor time a datagram of a loop that receives and does nothing."""
-    port = _free_port()
+    port = free_udp_port()
     bare = subprocess.Popen(["taskset", "-c", "0", sys.executable, "-c", _BARE, str(port)], stdout=subprocess.PIPE)
     assert bare.stdout is not None
     bare.stdout.readline()
@@ -205,13 +204,6 @@ def _floor(path: Path) -> dict[str, float]:
     count, spent = map(float, bare.stdout.read().split())
     bare.wait()
     return {"us_per_datagram": spent / count * 1e6, "received": count, "sent": sent["sent"]}
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def show(found: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def _upto(
     return take, lambda: counts[0]
 
 
-class _Packer:
+class Packer:
     """Batches, packed as for delivery."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ def stages(datagrams: list[tuple[bytes, int]], rules: str) -> dict[str, float]:
     for stage in STAGES:
         best = float("inf")
         for _ in range(REPEATS):
-            take, count = _upto(stage, rules, _Packer())
+            take, count = _upto(stage, rules, Packer())
             gc.collect()
             started = time.process_time()
             for data, ts_ns in datagrams:
@@ -131,19 +131,25 @@ def stages(datagrams: list[tuple[bytes, int]], rules: str) -> dict[str, float]:
     }
 
 
+def new_pipeline(rules: str, **options: Any) -> Pipeline:
+    """As a worker has it, down to packed batches."""
+    return Pipeline(
+        VniFilter(),
+        parse_rules(f"include {rules}\nallow_http_url"),
+        Packer(),
+        format_call=ndjson_format("bench"),
+        draw=lambda: 0,
+        on_error=_raise,
+        **options,
+    )
+
+
 def whole(datagrams: list[tuple[bytes, int]], rules: str) -> float:
     """Calls a second of one core, from datagrams in memory to packed batches; bounds, ledger and all."""
     best = float("inf")
     calls = 0
     for _ in range(REPEATS):
-        pipeline = Pipeline(
-            VniFilter(),
-            parse_rules(f"include {rules}\nallow_http_url"),
-            _Packer(),
-            format_call=ndjson_format("bench"),
-            draw=lambda: 0,
-            on_error=_raise,
-        )
+        pipeline = new_pipeline(rules)
         gc.collect()
         started = time.process_time()
         take = pipeline.vxlan_datagram

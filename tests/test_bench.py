@@ -31,7 +31,7 @@ def test_every_stage_sees_every_call(datagrams, rules, monkeypatch):
 
 def test_batches_are_packed_when_they_are_full(monkeypatch):
     monkeypatch.setattr(offline, "BATCH_BYTES", 100)
-    packer = offline._Packer()
+    packer = offline.Packer()
     for _ in range(10):
         packer(b"x" * 30 + b"\n")
     assert packer.packed_bytes > 0

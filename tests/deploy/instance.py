@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from tests.e2e.namespaces import PATH, Namespaces, wait_until
+from tests.e2e.namespaces import PATH, Namespaces
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -161,6 +161,3 @@ class Instance:
         text = self.run("curl", "-sS", "http://127.0.0.1:9478/metrics").stdout
         rows = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in rows}
-
-    def wait_for(self, is_true) -> None:
-        wait_until(is_true)

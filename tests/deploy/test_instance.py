@@ -13,6 +13,7 @@ from cfnlint.decode import decode
 
 from deploy.aws import build
 from tests.deploy.instance import ROOT, Instance
+from tests.e2e.namespaces import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 
@@ -123,7 +124,7 @@ def test_the_user_data_ends_with_vxsniff_capturing_and_the_settings_follow_the_s
     assert instance.run("stat", "-c", "%a %U %G", "/etc/vxsniff/.env").stdout.split() == ["640", "root", "vxsniff"]
     for vni in (101, 102, 103):
         traffic(instance, vni, 5)
-    instance.wait_for(lambda: len(lines(calls)) == 10)
+    wait_until(lambda: len(lines(calls)) == 10)
     assert instance.metrics()["vxsniff_kernel_filtered_total"] > 0
 
     # Another source is mirrored, and the rules are stricter: within a minute, without a restart.
@@ -137,7 +138,7 @@ def test_the_user_data_ends_with_vxsniff_capturing_and_the_settings_follow_the_s
     assert f"process {pid}" in status
     assert "rules: file:///etc/vxsniff/rules.txt" in status
     traffic(instance, 103, 5)
-    instance.wait_for(lambda: len(lines(calls)) == 15)
+    wait_until(lambda: len(lines(calls)) == 15)
     assert not any(b"request_body" in line for line in lines(calls)[10:])
 
     # What does not change is not read anew, and what can't be had leaves all as it is.
@@ -167,7 +168,7 @@ def test_an_instance_that_goes_delivers_first_what_waits(instance, tmp_path):
     assert "enable --now vxsniff-drain.service vxsniff-publish.timer" in said
     traffic(instance, 101, 40)
     waiting = [f'vxsniff_deliveries_open{{state="{state}"}}' for state in ("spooled", "waiting")]
-    instance.wait_for(lambda: sum(instance.metrics()[name] for name in waiting) == 40)
+    wait_until(lambda: sum(instance.metrics()[name] for name in waiting) == 40)
 
     instance.run("/usr/local/libexec/vxsniff/publish")
     named = instance.aws(
@@ -184,7 +185,7 @@ def test_an_instance_that_goes_delivers_first_what_waits(instance, tmp_path):
 
     # The group wants it gone, while the collector is away: it waits, and says that it is still there.
     instance.target_state("Terminated")
-    instance.wait_for(lambda: any(c["Action"] == "RecordLifecycleActionHeartbeat" for c in instance.calls()))
+    wait_until(lambda: any(c["Action"] == "RecordLifecycleActionHeartbeat" for c in instance.calls()))
     assert instance.run("/opt/vxsniff/bin/vxsniff", "health", check=False).returncode == 1
     time.sleep(1)
     assert not any(call["Action"] == "CompleteLifecycleAction" for call in instance.calls())
@@ -228,7 +229,7 @@ esac
     assert (instance.root / "opt/fakes/password").read_text().strip()
     assert not (instance.root / "opt/vxsniff").exists()
     traffic(instance, 101, 5)
-    instance.wait_for(lambda: instance.metrics()["vxsniff_calls_total"] == 5)
+    wait_until(lambda: instance.metrics()["vxsniff_calls_total"] == 5)
     instance.put_parameter(SETTINGS, "SNIFFER_ENGINE=vxlan\nSNIFFER_MIRROR_VNIS=eni-0a1:105")
     instance.run("/usr/local/libexec/vxsniff/settings")
     assert "exec vxsniff vxsniff reload" in (instance.root / "opt/fakes/docker.said").read_text()

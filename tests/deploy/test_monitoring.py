@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 from tests.e2e.namespaces import PATH
-from tests.e2e.program import Running
+from tests.e2e.program import Running, free_tcp_port
 from vxsniff.capture.pcap import STATS
 
 ROOT = Path(__file__).parents[2]
@@ -27,17 +26,11 @@ OF_LIBPCAP = {f"vxsniff_{name}_total" for name in STATS}
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]  # prometheus comes with the tools that CI installs
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     """The port of /metrics of a vxsniff that has seen traffic."""
     folder = tmp_path_factory.mktemp("live")
-    port = free_port()
+    port = free_tcp_port()
     with Running("--metrics", f"127.0.0.1:{port}", "--url", "calls.ndjson", "--vnis", "123", cwd=folder) as running:
         demo = ("-m", "vxsniff", "demo", "--to", f"127.0.0.1:{running.port}", "--rate", "50")
         with subprocess.Popen([sys.executable, *demo], cwd=ROOT) as traffic:
@@ -90,7 +83,7 @@ def test_a_prometheus_takes_the_alerts_and_answers_each_question_of_the_dashboar
         "scrape_configs": [{"job_name": "vxsniff", "static_configs": [{"targets": [f"127.0.0.1:{live}"]}]}],
     }
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    port = free_port()
+    port = free_tcp_port()
     server = subprocess.Popen(
         [
             *("prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"),

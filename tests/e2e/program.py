@@ -29,6 +29,12 @@ def free_udp_port() -> int:
         return probe.getsockname()[1]
 
 
+def free_tcp_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def environment(**more) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SNIFFER_", "USAGE_LOGGERS_", "APP_PORT", "DYNO"))}
     return {**kept, "PYTHONUNBUFFERED": "1", "SNIFFER_SPOOL_DIR": "off", "SNIFFER_CONTROL_SOCKET": "off", **more}

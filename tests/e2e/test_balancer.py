@@ -15,7 +15,7 @@ from collections import Counter
 import pytest
 
 from tests.builders import CLIENT, SERVER, Conversation, Endpoint, answer, get, in_vxlan
-from tests.e2e.program import Running, in_ledger, vxsniff
+from tests.e2e.program import Running, free_tcp_port, in_ledger, vxsniff
 from vxsniff.app.metrics import ask_health
 
 SOURCES = 12
@@ -32,9 +32,7 @@ class Target:
     def __init__(self, folder, name: str) -> None:
         self.folder = folder / name
         self.folder.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.health_port = probe.getsockname()[1]
+        self.health_port = free_tcp_port()
         options = ("--metrics", f"127.0.0.1:{self.health_port}", "--control", str(self.folder / "control.sock"))
         self.running = Running(*options, "--rules", "include debug", "--url", "calls.ndjson", cwd=self.folder)
 

@@ -230,13 +230,10 @@ def demo(
 
     faults = Faults(lose, repeat, reorder, truncate)
     if to:
-        host, colon, number = to.rpartition(":")
         try:
-            target = (host.strip("[]"), values.parse_port(number)) if colon and host else None
-        except ValueError:
-            target = None
-        if target is None:
-            raise SettingsError(f"--to: {to!r} is no place to send to: use HOST:PORT, such as 10.0.0.5:4789")
+            target = values.parse_target(to)
+        except ValueError as error:
+            raise SettingsError(f"--to: {error}") from None
         try:
             run_traffic(calls, rate, vni, target, faults)
         except OSError as error:

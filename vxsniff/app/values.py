@@ -171,6 +171,14 @@ def parse_metrics_address(text: str) -> Address | None:
     return Address(parse_ip(host) if host else "0.0.0.0", parse_port(port))
 
 
+def parse_target(text: str) -> Address:
+    """Where datagrams are sent to: a name or an address, and a port."""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not host:
+        raise ValueError(f"{text!r} is no place to send to: use HOST:PORT, such as 10.0.0.5:4789")
+    return Address(host.strip("[]"), parse_port(port))
+
+
 def is_http_url(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 

@@ -100,16 +100,16 @@ class UdpSource:
         program = vxlan_filter(*wanted) if wanted is not None and self._errors_seen is not None else b""
         for port, tunnel in ports:
             try:
-                bound = _bind(address, port, program if tunnel == VXLAN else b"")
+                bound, takes_filter = _bind(address, port, program if tunnel == VXLAN else b"")
             except OSError as error:
                 self.close()
                 raise CaptureError(_bind_advice(error, address, port)) from None
+            self._is_filtered = self._is_filtered or takes_filter
             self.receive_buffer_bytes = _grow_receive_buffer(bound)
             self._sockets[bound.fileno()] = (bound, _handler(receiver, tunnel))
             if self._poll is not None:
                 self._poll.register(bound, select.POLLIN)
             self.addresses.append((bound.getsockname()[0], bound.getsockname()[1]))
-        self._is_filtered = bool(program) and VXLAN in self._tunnels
         self._seen = {fd: _drops(bound) for fd, (bound, _) in self._sockets.items()}
         self._notes = [_on_receive_buffer(self.receive_buffer_bytes)]
 
@@ -200,7 +200,8 @@ def _handler(receiver: Receiver, tunnel: str) -> Handler:
     return receiver.vxlan_datagram if tunnel == VXLAN else receiver.geneve_datagram
 
 
-def _bind(address: str, port: int, program: bytes) -> socket.socket:
+def _bind(address: str, port: int, program: bytes) -> tuple[socket.socket, bool]:
+    """A socket, and whether the kernel took the filter."""
     if address == "::" and not socket.has_dualstack_ipv6():
         address = "0.0.0.0"
     info = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
@@ -213,14 +214,13 @@ def _bind(address: str, port: int, program: bytes) -> socket.socket:
             if _IS_LINUX:
                 with contextlib.suppress(OSError):
                     bound.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
-        if program:
-            _attach(bound, program)
+        takes_filter = bool(program) and _attach(bound, program)
         bound.setblocking(False)
         bound.bind(where)
     except OSError:
         bound.close()
         raise
-    return bound
+    return bound, takes_filter
 
 
 def _attach(bound: socket.socket, program: bytes) -> bool:
