@@ -30,7 +30,7 @@ from vxsniff.wire.vxlan import VniFilter
 STAGES = ("wire", "flow", "http", "call", "rules", "line", "compress")
 RULES = ("debug", "standard", "strict")
 REPEATS = 3
-BATCH_BYTES = 256 * 1024
+BATCH_BYTES = 512 * 1024
 
 
 def load(path: Path) -> list[tuple[bytes, int]]:

@@ -18,7 +18,7 @@ def test_without_any_setting_the_defaults_are_those_of_the_table():
     assert (got.vnis, got.app_ports, got.dedup, got.disable) == (VniFilter(), frozenset(), True, False)
     assert got.url == "http://localhost:7701/message"
     assert (got.body_limit_bytes, got.memory_limit_bytes) == (1 << 20, 512 << 20)
-    assert (got.batch_bytes, got.batch_wait_s, got.queue_limit_bytes) == (256 << 10, 0.5, 64 << 20)
+    assert (got.batch_bytes, got.batch_wait_s, got.queue_limit_bytes) == (512 << 10, 0.5, 64 << 20)
     assert got.metrics == ("127.0.0.1", 9478)
     assert [rule.verb for rule in got.rules.rules] == ["replace", "remove"]
 

@@ -129,3 +129,29 @@ def test_a_server_that_does_not_answer_is_given_up_in_time():
 def test_a_server_that_hangs_up_is_tried_again():
     with Collector(statuses=["reset"]) as collector:
         assert send(collector).kind == outlet.RETRY
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch):
+    with Collector() as proxy:
+        host, port = proxy.url.removeprefix("http://").split("/")[0].split(":")
+        monkeypatch.setenv("HTTP_PROXY", f"http://{host}:{port}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        post = PostOutlet("http://collector.example/message", True)
+        assert post.send(Batch(20, LINES), 5).kind == outlet.ACCEPTED
+        post.close()
+        assert proxy.seen_headers[0]["host"] == "collector.example"
+
+
+def test_each_submission_has_the_length_of_its_own():
+    with Collector() as collector:
+        post = PostOutlet(collector.url, False)
+        for count in (1, 20, 3):
+            assert post.send(Batch(count, LINES[:27] * count), 5).kind == outlet.ACCEPTED
+        post.close()
+        assert [int(headers["content-length"]) for headers in collector.seen_headers] == [27, 540, 81]
+
+
+@pytest.mark.parametrize("url", ["http://[::1/message", "http://a b.example:port/message", "http://.example/"])
+def test_what_is_no_url_is_refused_at_once(url):
+    with pytest.raises(ValueError):
+        PostOutlet(url, True)

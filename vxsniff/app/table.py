@@ -123,7 +123,7 @@ SETTINGS: Final = (
     Setting(
         "USAGE_LOGGERS_DISABLE", "--disable/--no-disable", "", "off", DELIVERY, "capture and count, deliver nothing"
     ),
-    Setting("SNIFFER_BATCH_SIZE", "--batch-size", "SIZE", "256KiB", DELIVERY, "a batch closes at this size"),
+    Setting("SNIFFER_BATCH_SIZE", "--batch-size", "SIZE", "512KiB", DELIVERY, "a batch closes at this size"),
     Setting(
         "SNIFFER_BATCH_WAIT",
         "--batch-wait",

@@ -436,7 +436,10 @@ def _ship_nowhere(line: bytes) -> None:
 
 def _open_outlet(chosen: Settings) -> Outlet:
     if chosen.posts:
-        return PostOutlet(chosen.url, not chosen.rules.skip_compression)
+        try:
+            return PostOutlet(chosen.url, not chosen.rules.skip_compression)
+        except ValueError as error:
+            raise SettingsError(f"USAGE_LOGGERS_URL: {where(chosen.url)} can't be posted to: {error}") from None
     if chosen.url in (values.URL_STDOUT, values.URL_TTY):
         return StreamOutlet(sys.stdout.fileno())
     try:

@@ -63,7 +63,7 @@ class BatchQueue:
 
     def __init__(
         self,
-        batch_bytes: int = 256 * 1024,
+        batch_bytes: int = 512 * 1024,
         batch_wait_s: float = 0.5,
         limit_bytes: int = 64 * 1024 * 1024,
         drops: bool = True,
