@@ -7,6 +7,7 @@ def run(program: bytes, packet: bytes) -> int:
     """What the program returns. A load beyond the packet's end ends it with 0."""
     rows = list(cbpf.INSTRUCTION.iter_unpack(program))
     a = x = 0
+    scratch = [0] * 16
     place = 0
     while True:
         code, true, false, k = rows[place]
@@ -25,6 +26,18 @@ def run(program: bytes, packet: bytes) -> int:
             if k >= len(packet):
                 return 0
             x = 4 * (packet[k] & 15)
+        elif code == cbpf.LD_SCRATCH:
+            a = scratch[k]
+        elif code == cbpf.LDX_SCRATCH:
+            x = scratch[k]
+        elif code == cbpf.STORE:
+            scratch[k] = a
+        elif code == cbpf.XOR_X:
+            a ^= x
+        elif code == cbpf.MULTIPLY:
+            a = a * k % 2**32
+        elif code == cbpf.MODULO:
+            a %= k
         elif code == cbpf.AND:
             a &= k
         elif code == cbpf.RSH:
@@ -40,5 +53,7 @@ def run(program: bytes, packet: bytes) -> int:
             place += true if is_true else false
         elif code == cbpf.RETURN:
             return k
+        elif code == cbpf.RETURN_A:
+            return a
         else:
             raise AssertionError(f"instruction {code:#x} is not known")

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from tests.builders import ethernet, in_vxlan, ipv4, tcp
-from vxsniff.capture import cbpf, udp
+from vxsniff.capture import cbpf, drops
 from vxsniff.capture.source import CaptureError
 from vxsniff.capture.udp import BATCH_DATAGRAMS, Clock, Port, UdpSource
 from vxsniff.wire.vxlan import VniFilter
@@ -147,7 +147,7 @@ def test_loss_and_what_is_left_out_are_told_apart():
 
 
 def test_where_loss_can_not_be_told_from_what_is_left_out_nothing_is_left_out(monkeypatch):
-    monkeypatch.setattr(udp, "_receive_buffer_errors", lambda: None)
+    monkeypatch.setattr(drops, "receive_buffer_errors", lambda: None)
     got = []
     source = UdpSource("127.0.0.1", [Port(free_port())], Kept(got), (VniFilter([5]), frozenset()))
     source.got = got
@@ -162,13 +162,13 @@ def test_where_loss_can_not_be_told_from_what_is_left_out_nothing_is_left_out(mo
 
 
 def test_a_counter_of_32_bits_that_comes_round_goes_on(monkeypatch):
-    drops = [2**32 - 5]
-    monkeypatch.setattr(udp, "_drops", lambda bound: drops[0])
+    now = [2**32 - 5]
+    monkeypatch.setattr(drops, "_drops", lambda bound: now[0])
     source = UdpSource("127.0.0.1", [Port(free_port())], Kept([]))
     try:
-        drops[0] = 3
+        now[0] = 3
         assert source.kernel_dropped == 8
-        drops[0] = 10
+        now[0] = 10
         assert source.kernel_dropped == 15
     finally:
         source.close()

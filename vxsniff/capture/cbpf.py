@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Final
 
-# Loads into A: absolute, at X + k, the packet's length. Into X: four times a nibble, A.
+# Loads into A: absolute, at X + k, the packet's length, a scratch word. Into X: four times a nibble, A, a scratch word.
 LD_WORD: Final = 0x20
 LD_HALF: Final = 0x28
 LD_BYTE: Final = 0x30
@@ -21,11 +21,17 @@ LD_BYTE_X: Final = 0x50
 LD_LENGTH: Final = 0x80
 LDX_HEADER_BYTES: Final = 0xB1
 LDX_A: Final = 0x07
+LD_SCRATCH: Final = 0x60
+LDX_SCRATCH: Final = 0x61
+STORE: Final = 0x02
 # A with k, A with X.
 AND: Final = 0x54
 RSH: Final = 0x74
 ADD_X: Final = 0x0C
 SUB_X: Final = 0x1C
+XOR_X: Final = 0xAC
+MULTIPLY: Final = 0x24
+MODULO: Final = 0x94
 # Jumps by A and k.
 JA: Final = 0x05
 JEQ: Final = 0x15
@@ -33,6 +39,7 @@ JGT: Final = 0x25
 JGE: Final = 0x35
 JSET: Final = 0x45
 RETURN: Final = 0x06
+RETURN_A: Final = 0x16
 
 MAX_INSTRUCTIONS: Final = 4096
 """What the kernel takes (BPF_MAXINSNS)."""
@@ -41,6 +48,7 @@ NEXT: Final = ""
 
 _SO_ATTACH_FILTER: Final = 26
 _SO_DETACH_FILTER: Final = 27
+_SO_ATTACH_REUSEPORT: Final = 51
 
 
 class Assembler:
@@ -83,11 +91,22 @@ class Assembler:
 
 def attach_filter(to: socket.socket, program: bytes) -> None:
     """Datagrams for which it returns 0 are dropped. It sees the UDP header first. Raises OSError."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog (linux/filter.h): how many instructions there are, and where.
-    where = struct.pack("@HP", len(program) // INSTRUCTION.size, ctypes.addressof(buffer))
-    to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, where)
+    _attach(to, _SO_ATTACH_FILTER, program)
 
 
 def detach_filter(from_: socket.socket) -> None:
     from_.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+
+
+def attach_steering(to: socket.socket, program: bytes) -> None:
+    """It returns which socket of a SO_REUSEPORT group takes a datagram, by the order in which they were bound. It sees
+    what is behind the UDP header. Raises OSError.
+    """
+    _attach(to, _SO_ATTACH_REUSEPORT, program)
+
+
+def _attach(to: socket.socket, option: int, program: bytes) -> None:
+    buffer = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog (linux/filter.h): how many instructions there are, and where.
+    where = struct.pack("@HP", len(program) // INSTRUCTION.size, ctypes.addressof(buffer))
+    to.setsockopt(socket.SOL_SOCKET, option, where)

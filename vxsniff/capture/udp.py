@@ -1,7 +1,6 @@
 """UDP sockets for mirrored packets -> datagrams with a timestamp. Linux; other systems get what they offer.
 
-On Linux the kernel leaves out what nobody wants (`vxsniff.capture.kernel`). That counts in the socket's drops together
-with real loss; what was lost for want of room is then RcvbufErrors of the network namespace (proc(5), /proc/net/snmp).
+On Linux the kernel leaves out what nobody wants (`vxsniff.capture.kernel`).
 
 A datagram is read whole (65 535 bytes): a jumbo frame must not be cut. The plain `recv` costs half of `recvfrom` and
 `recvmsg`; so the sender's address and the kernel's timestamps are not asked for, and a datagram's time is when it was
@@ -14,16 +13,14 @@ import contextlib
 import errno
 import select
 import socket
-import struct
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from vxsniff.capture import cbpf
+from vxsniff.capture.drops import DropCounter
 from vxsniff.capture.kernel import vxlan_filter
 from vxsniff.capture.source import CaptureError, Note, Receiver
 from vxsniff.wire.vxlan import VniFilter
@@ -36,8 +33,6 @@ BATCH_DATAGRAMS: Final = 512
 _IS_LINUX: Final = sys.platform == "linux"
 # Linux constants that Python's socket module lacks (asm-generic/socket.h, linux/udp.h).
 _SO_RCVBUFFORCE: Final = 33
-_SO_MEMINFO: Final = 55
-_MEMINFO_DROPS: Final = 8
 _UDP_NO_CHECK6_RX: Final = 102
 
 KERNEL_FILTERED: Final = "kernel_filtered"
@@ -78,63 +73,65 @@ class UdpSource:
         ports: list[Port],
         receiver: Receiver,
         wanted: tuple[VniFilter, frozenset[int]] | None = None,
+        inherited: Sequence[socket.socket] = (),
     ) -> None:
         """Binds a socket for each port; raises CaptureError.
 
         Address `::` takes IPv4 and IPv6; where the system has no IPv6, IPv4 alone. `wanted` is as for `want`, and
-        holds from the first datagram on.
+        holds from the first datagram on. Sockets that are `inherited`, one for each port, are used in place of own
+        ones: they are not closed, and who opened them counts what they drop.
         """
         self.now_ns = Clock().now_ns
         self._tunnels = [port.tunnel for port in ports]
         self._poll = select.poll() if hasattr(select, "poll") else None
         self._sockets: dict[int, tuple[socket.socket, Handler]] = {}
-        self.addresses: list[tuple[str, int]] = []
-        self.receive_buffer_bytes = 0
-        """What the kernel granted for each socket."""
-        self._lock = threading.Lock()  # counts are looked at from any thread
-        self._seen: dict[int, int] = {}
-        self._drops = 0
-        self._errors_seen = _receive_buffer_errors()
-        self._errors = 0
-        self._is_filtered = False
-        program = vxlan_filter(*wanted) if wanted is not None and self._errors_seen is not None else b""
-        for port, tunnel in ports:
-            try:
-                bound, takes_filter = _bind(address, port, program if tunnel == VXLAN else b"")
-            except OSError as error:
-                self.close()
-                raise CaptureError(_bind_advice(error, address, port)) from None
-            self._is_filtered = self._is_filtered or takes_filter
-            self.receive_buffer_bytes = _grow_receive_buffer(bound)
-            self._sockets[bound.fileno()] = (bound, _handler(receiver, tunnel))
+        self._owns = not inherited
+        self._drops = DropCounter()
+        self._notes: list[Note] = []
+        program = vxlan_filter(*wanted) if wanted is not None and self._drops.can_tell else b""
+        bound = list(inherited)
+        try:
+            for port, tunnel in ports if self._owns else ():
+                one, takes_filter = bind(address, port, program if tunnel == VXLAN else b"")
+                bound.append(one)
+                self._drops.is_filtered = self._drops.is_filtered or takes_filter
+        except CaptureError:
+            for one in bound:
+                one.close()
+            raise
+        for one, tunnel in zip(bound, self._tunnels, strict=True):
+            self._sockets[one.fileno()] = (one, _handler(receiver, tunnel))
             if self._poll is not None:
-                self._poll.register(bound, select.POLLIN)
-            self.addresses.append((bound.getsockname()[0], bound.getsockname()[1]))
-        self._seen = {fd: _drops(bound) for fd, (bound, _) in self._sockets.items()}
-        self._notes = [_on_receive_buffer(self.receive_buffer_bytes)]
+                self._poll.register(one, select.POLLIN)
+        self.addresses: list[tuple[str, int]] = [one.getsockname()[:2] for one in bound]
+        if self._owns:
+            self._drops.watch(bound)
+            self._notes.append(on_receive_buffer(bound[-1]))
+            return
+        self.want_all()
+        if wanted is not None:
+            self.want(*wanted)
 
     def describe(self) -> str:
-        bound = zip(self._tunnels, self.addresses, strict=True)
-        return " and ".join(f"{name} on UDP {_listening(*address)}" for name, address in bound)
+        return listening(self._tunnels, self.addresses)
 
     def notes(self) -> list[Note]:
-        self._count()
+        self._drops.count()  # often enough
         said, self._notes = self._notes, []
         return said
 
     def want(self, vnis: VniFilter, ports: frozenset[int]) -> None:
-        if self._errors_seen is None:
+        if not self._drops.can_tell:
             return  # without it what is left out would look like loss
         program = vxlan_filter(vnis, ports)
         for tunnel, (bound, _) in zip(self._tunnels, self._sockets.values(), strict=True):
             if tunnel == VXLAN:
-                self._is_filtered = _attach(bound, program) or self._is_filtered
+                self._drops.is_filtered = attach(bound, program) or self._drops.is_filtered
 
     def want_all(self) -> None:
-        for tunnel, (bound, _) in zip(self._tunnels, self._sockets.values(), strict=True):
-            if tunnel == VXLAN and self._errors_seen is not None:
-                with contextlib.suppress(OSError):  # there was none
-                    cbpf.detach_filter(bound)
+        for bound, _ in self._sockets.values():
+            with contextlib.suppress(OSError):  # there was none
+                cbpf.detach_filter(bound)
 
     def use(self, receiver: Receiver) -> None:
         for tunnel, (fd, (bound, _)) in zip(self._tunnels, list(self._sockets.items()), strict=True):
@@ -163,47 +160,41 @@ class UdpSource:
                 pass  # an ICMP error that someone sent us; a receiver has nobody to be refused by
         return count
 
-    def _count(self) -> tuple[int, int]:
-        """What the sockets dropped since the start, and how much of that for want of room.
-
-        The counters of sockets have 32 bits: `notes` looks here often enough that none comes round unseen.
-        """
-        with self._lock:
-            for fd, (bound, _) in self._sockets.items():
-                now = _drops(bound)
-                self._drops += (now - self._seen.get(fd, 0)) % 2**32
-                self._seen[fd] = now
-            if self._errors_seen is not None:
-                errors = _receive_buffer_errors() or self._errors_seen
-                self._errors += max(0, errors - self._errors_seen)
-                self._errors_seen = errors
-            return self._drops, min(self._drops, self._errors) if self._is_filtered else self._drops
-
     @property
     def kernel_dropped(self) -> int:
         """Datagrams that the kernel dropped because a receive buffer was full, since the start."""
-        return self._count()[1]
+        return self._drops.count().lost
 
     @property
     def counts(self) -> Counter[str]:
-        dropped, lost = self._count()
-        return Counter({KERNEL_FILTERED: dropped - lost}) if self._is_filtered else Counter()
+        filtered = self._drops.count().filtered
+        return Counter({KERNEL_FILTERED: filtered}) if self._drops.is_filtered and self._owns else Counter()
 
     def close(self) -> None:
-        with self._lock:
+        self._drops.stop()
+        if self._owns:
             for bound, _ in self._sockets.values():
                 bound.close()
-            self._sockets = {}
+        self._sockets = {}
 
 
 def _handler(receiver: Receiver, tunnel: str) -> Handler:
     return receiver.vxlan_datagram if tunnel == VXLAN else receiver.geneve_datagram
 
 
-def _bind(address: str, port: int, program: bytes) -> tuple[socket.socket, bool]:
-    """A socket, and whether the kernel took the filter."""
+def bind(address: str, port: int, program: bytes, shares: bool = False) -> tuple[socket.socket, bool]:
+    """A socket, and whether the kernel took the filter. With `shares` others may bind there as well (SO_REUSEPORT).
+    Raises CaptureError.
+    """
     if address == "::" and not socket.has_dualstack_ipv6():
         address = "0.0.0.0"
+    try:
+        return _bind(address, port, program, shares)
+    except OSError as error:
+        raise CaptureError(_bind_advice(error, address, port)) from None
+
+
+def _bind(address: str, port: int, program: bytes, shares: bool) -> tuple[socket.socket, bool]:
     info = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
     family, kind, protocol, _, where = info[0]
     bound = socket.socket(family, kind, protocol)
@@ -214,16 +205,19 @@ def _bind(address: str, port: int, program: bytes) -> tuple[socket.socket, bool]
             if _IS_LINUX:
                 with contextlib.suppress(OSError):
                     bound.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
-        takes_filter = bool(program) and _attach(bound, program)
+        if shares:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        takes_filter = bool(program) and attach(bound, program)
         bound.setblocking(False)
         bound.bind(where)
+        _grow_receive_buffer(bound)
     except OSError:
         bound.close()
         raise
     return bound, takes_filter
 
 
-def _attach(bound: socket.socket, program: bytes) -> bool:
+def attach(bound: socket.socket, program: bytes) -> bool:
     """Whether the kernel took it: a list that is too long for net.core.optmem_max is looked at in Python alone."""
     try:
         cbpf.attach_filter(bound, program)
@@ -249,8 +243,8 @@ def _bind_advice(error: OSError, address: str, port: int) -> str:
     return f"UDP port {port} on {address} can't be bound: {error.strerror or error}"
 
 
-def _grow_receive_buffer(bound: socket.socket) -> int:
-    """Asks for RECEIVE_BUFFER_BYTES; returns what was granted (the kernel doubles, then caps, and says nothing)."""
+def _grow_receive_buffer(bound: socket.socket) -> None:
+    """Asks for RECEIVE_BUFFER_BYTES. The kernel caps what it grants, and says nothing."""
     options = (_SO_RCVBUFFORCE, socket.SO_RCVBUF) if _IS_LINUX else (socket.SO_RCVBUF,)
     for option in options:
         try:
@@ -258,11 +252,13 @@ def _grow_receive_buffer(bound: socket.socket) -> int:
             break
         except OSError:
             continue
-    granted = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    return granted // 2 if _IS_LINUX else granted
 
 
-def _on_receive_buffer(granted_bytes: int) -> Note:
+def on_receive_buffer(bound: socket.socket) -> Note:
+    """How much the kernel granted, and what to do when that is less than was asked for."""
+    granted_bytes = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    if _IS_LINUX:
+        granted_bytes //= 2  # it doubles, for its own use
     granted, wanted = granted_bytes / 2**20, RECEIVE_BUFFER_BYTES // 2**20
     if granted >= wanted:
         return Note(f"receive buffer: {granted:.0f} MiB")
@@ -270,35 +266,11 @@ def _on_receive_buffer(granted_bytes: int) -> Note:
     return Note(f"receive buffer: {granted:.1f} MiB of the {wanted} MiB asked for; {how}", is_warning=True)
 
 
-def _listening(address: str, port: int) -> str:
+def listening(tunnels: Sequence[str], addresses: Sequence[tuple[str, int]]) -> str:
+    """Where what is listened to, in words."""
+    bound = zip(tunnels, addresses, strict=True)
+    return " and ".join(f"{name} on UDP {_address(*address)}" for name, address in bound)
+
+
+def _address(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _receive_buffer_errors() -> int | None:
-    """RcvbufErrors of UDP over IPv4 and IPv6 in this network namespace; None where the system doesn't tell."""
-    try:
-        rows = [
-            line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines() if line.startswith("Udp:")
-        ]
-        found = int(rows[1][rows[0].index("RcvbufErrors")])
-        with contextlib.suppress(FileNotFoundError):
-            for line in Path("/proc/self/net/snmp6").read_text().splitlines():
-                if line.startswith("Udp6RcvbufErrors"):
-                    found += int(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return found
-
-
-def _drops(bound: socket.socket) -> int:
-    """The socket's sk_drops; 0 where the system doesn't tell."""
-    if not _IS_LINUX:
-        return 0
-    try:
-        words = bound.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_MEMINFO_DROPS + 1))
-    except OSError:
-        return 0
-    if len(words) < 4 * (_MEMINFO_DROPS + 1):
-        return 0
-    drops: int = struct.unpack_from("=I", words, 4 * _MEMINFO_DROPS)[0]
-    return drops
