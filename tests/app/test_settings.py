@@ -1,5 +1,8 @@
 """Settings from flags, environment and .env: precedence, every kind of value, and one clear line for a wrong one."""
 
+import os
+import sys
+
 import pytest
 
 from vxsniff.app import table
@@ -178,3 +181,27 @@ def test_every_default_in_the_table_parses_to_what_is_used_without_it():
         "body_limit_bytes",
     ):
         assert getattr(given, name) == getattr(default, name)
+
+
+def test_limits_of_memory_and_disk_are_shared_by_the_workers():
+    got = chosen({"SNIFFER_WORKERS": "4"})
+    share = got.share(got.workers)
+    assert (share.memory_limit_bytes, share.queue_limit_bytes, share.spool_limit_bytes) == (
+        128 << 20,
+        16 << 20,
+        256 << 20,
+    )
+    assert chosen({"SNIFFER_QUEUE_LIMIT": "1MiB"}).share(64).queue_limit_bytes == 1 << 20
+
+
+def test_auto_is_one_worker_where_there_can_be_only_one(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    auto = {"SNIFFER_WORKERS": "auto"}
+    assert chosen(auto).workers == 3
+    for flags in ({"USAGE_LOGGERS_URL": "-"}, {"NET_DEVICE": "lo"}, {"SNIFFER_READ": "a.pcap"}):
+        assert chosen({**auto, **flags}).workers == 1
+    assert chosen({"SNIFFER_WORKERS": "2", "SNIFFER_READ": "a.pcap"}).workers == 1  # as the .env of a target may say
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert chosen(auto).workers == 1
+    with pytest.raises(SettingsError, match="SNIFFER_WORKERS: several workers need Linux"):
+        chosen({}, {"SNIFFER_WORKERS": "2"})

@@ -2,12 +2,15 @@
 
 import os
 import stat
+import threading
+import time
 
 import pytest
 
 from vxsniff.delivery import outlet
 from vxsniff.delivery.batch import Batch
 from vxsniff.delivery.files import FileOutlet, StreamOutlet
+from vxsniff.delivery.lock import wait_for_lock
 
 
 def test_lines_are_appended_and_the_file_is_private(tmp_path):
@@ -63,3 +66,16 @@ def test_a_stream_whose_reader_has_gone_is_gone():
     os.close(reader)
     assert stream.send(Batch(1, b"line\n"), 1).kind == outlet.GONE
     os.close(writer)
+
+
+def test_who_shares_a_file_waits_while_another_writes(tmp_path):
+    path = str(tmp_path / "calls")
+    first, second = FileOutlet(path, is_shared=True), FileOutlet(path, is_shared=True)
+    with wait_for_lock(first._fd):
+        writing = threading.Thread(target=second.send, args=(Batch(1, b"second\n"), 5))
+        writing.start()
+        time.sleep(0.2)
+        assert (tmp_path / "calls").read_bytes() == b""
+    writing.join(5)
+    assert first.send(Batch(1, b"first\n"), 5).kind == outlet.ACCEPTED
+    assert (tmp_path / "calls").read_bytes() == b"second\nfirst\n"

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from vxsniff.delivery.batch import Batch
-from vxsniff.delivery.spool import Spool, SpoolError
+from vxsniff.delivery.spool import Spool, SpoolError, numbers
 
 
 @pytest.fixture
@@ -279,3 +279,58 @@ def test_a_folder_that_can_not_be_made_is_told_as_such(tmp_path, name):
     with pytest.raises(SpoolError) as caught:
         Spool(Path(name)).open()
     assert not caught.value.is_damaged
+
+
+def left_behind(folder, number, *batches, dead=()):
+    """A spool of a worker that is there no more."""
+    former = Spool(folder, number)
+    former.open()
+    former.append(batches)
+    for one in dead:
+        former.bury(one, 413, "too large")
+    former.close()
+    return former
+
+
+def test_what_former_workers_left_is_taken_over_once_each_by_one_of_those_there_are(tmp_path):
+    left_behind(tmp_path, 2, batch(3), batch(4), dead=[batch(9)])
+    left_behind(tmp_path, 3, batch(5))
+    left_behind(tmp_path, 4, batch(6, calls=7))
+    left_behind(tmp_path, 0, batch(1), batch(2))
+    first, second = Spool(tmp_path, 0), Spool(tmp_path, 1)
+    first.open()
+    second.open()
+    assert first.adopt(2) == [f"took over {n} batches of spool-{i}.sqlite" for n, i in ((2, 2), (1, 4))]
+    assert second.adopt(2) == ["took over 1 batches of spool-3.sqlite"]
+    assert first.adopt(2) == second.adopt(2) == []
+    assert numbers(tmp_path) == [0, 1]
+    assert first.changes() == (5, 11)
+    assert [(entry.status, entry.answer) for entry in first.entries(dead=True)] == [(413, "too large")]
+    assert drained(first) == [f"line {n:05d}" for n in (1, 2, 3, 4, 6)]
+    assert drained(second) == ["line 00005"]
+    first.close()
+    second.close()
+
+
+def test_a_spool_that_another_vxsniff_uses_is_not_taken_over(tmp_path):
+    other = Spool(tmp_path, 1)
+    other.open()
+    other.append([batch(1)])
+    mine = Spool(tmp_path, 0)
+    mine.open()
+    (said,) = mine.adopt(1)
+    assert "spool-1.sqlite of a former worker is left alone: another vxsniff uses it" in said
+    assert drained(other) == ["line 00001"]
+    other.close()
+    mine.close()
+
+
+def test_a_damaged_spool_of_a_former_worker_is_set_aside(tmp_path):
+    overwritten(left_behind(tmp_path, 1, batch(1)).path)
+    mine = Spool(tmp_path, 0)
+    mine.open()
+    (said,) = mine.adopt(1)
+    assert "it is kept as" in said
+    assert numbers(tmp_path) == [0]
+    assert len(list(tmp_path.glob("spool-1.sqlite.damaged-*"))) >= 1
+    mine.close()

@@ -123,10 +123,11 @@ def test_vxsniff_takes_its_own(words, monkeypatch):
         assert done.exit_code == 0, done.output
         return
 
-    def ran(chosen, read_again):
+    def ran(*given):
         raise Ran
 
     monkeypatch.setattr(cli, "Worker", ran)
+    monkeypatch.setattr(cli, "Supervisor", ran)
     monkeypatch.delenv("SNIFFER_ENGINE", raising=False)
     if arguments in (["--version"], ["--help"]):
         return

@@ -288,6 +288,25 @@ def test_a_run_mirrored_at_both_ends_gives_each_call_once(tmp_path):
     assert len({call_id for _, call_id in ids}) == len(run.client)
 
 
+def test_several_workers_share_a_run_mirrored_at_both_ends_and_each_call_comes_once(tmp_path):
+    run = Run(tmp_path, both_ends=True, options=("--workers", "3"))
+    assert run.status == 0
+    assert Counter(number_of(call) for call in run.calls) == Counter(dict.fromkeys(run.client, 1))
+    for call in run.calls:
+        check_call(run, call)
+        assert values(call, "custom_field:capture") == []
+    assert run.ledger("flows_joined") >= run.connections, "both captures of a connection went to one worker"
+    assert run.ledger("frames") + run.ledger("kernel_filtered") in run.mirrored
+    assert run.ledger("deliveries", "accepted") == len(run.client)
+    for fact in ("kernel_dropped", "lost_bytes", "skipped_bytes", "errors", "worker_restarts"):
+        assert run.ledger(fact) == 0, fact
+    assert run.health == "ok\n"
+    assert f"vxsniff_calls_total {float(len(run.client))}" in run.metrics
+    assert "vxsniff_workers 3.0" in run.metrics
+    assert run.end_s < 10
+    assert without_times(read_back([run.pcap], tmp_path)) == without_times(run.lines)
+
+
 def test_lost_packets_give_no_wrong_pair_and_no_wrong_body_and_the_ledger_names_them(tmp_path):
     run = Run(tmp_path, lose=2)
     assert run.lost > 50

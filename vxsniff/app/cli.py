@@ -18,9 +18,11 @@ from vxsniff.app import settings, values
 from vxsniff.app.build import build
 from vxsniff.app.control import ControlError, ask
 from vxsniff.app.doctor import run_doctor
+from vxsniff.app.inherited import Inherited
 from vxsniff.app.metrics import ask_health
 from vxsniff.app.settings import Settings, SettingsError
 from vxsniff.app.spool import spool_app
+from vxsniff.app.supervisor import Supervisor, own_command
 from vxsniff.app.table import BY_VARIABLE
 from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_OWN, EXIT_USAGE, Worker
 from vxsniff.call.rules import RuleError, RuleSet, parse_rules
@@ -104,6 +106,7 @@ def capture(
     body_limit: Annotated[str | None, _option("SNIFFER_BODY_LIMIT")] = None,
     call_id: Annotated[bool | None, _option("SNIFFER_CALL_ID")] = None,
     memory_limit: Annotated[str | None, _option("SNIFFER_MEMORY_LIMIT")] = None,
+    workers: Annotated[str | None, _option("SNIFFER_WORKERS")] = None,
     metrics: Annotated[str | None, _option("SNIFFER_METRICS_ADDRESS")] = None,
     control: Annotated[str | None, _option("SNIFFER_CONTROL_SOCKET")] = None,
     debug: Annotated[bool | None, _option("SNIFFER_DEBUG_ENABLED")] = None,
@@ -147,6 +150,7 @@ def capture(
         "SNIFFER_BODY_LIMIT": body_limit,
         "SNIFFER_CALL_ID": call_id,
         "SNIFFER_MEMORY_LIMIT": memory_limit,
+        "SNIFFER_WORKERS": workers,
         "SNIFFER_METRICS_ADDRESS": metrics,
         "SNIFFER_CONTROL_SOCKET": control,
         "SNIFFER_DEBUG_ENABLED": debug,
@@ -156,12 +160,17 @@ def capture(
     }
     flags = {name: str(value) for name, value in given.items() if value is not None}
 
+    inherited = Inherited.take(os.environ)
+
     def read_settings() -> Settings:
-        return settings.resolve(flags, os.environ, dotenv_values(".env"))
+        chosen = settings.resolve(flags, os.environ, dotenv_values(".env"))
+        return chosen if inherited is None else chosen.share(inherited.workers)
 
     chosen = read_settings()
-    _set_up_log(chosen.debug)
-    raise typer.Exit(Worker(chosen, read_settings).run())
+    _set_up_log(chosen.debug, "" if inherited is None else f"worker {inherited.worker}: ")
+    if inherited is None and chosen.workers > 1:
+        raise typer.Exit(Supervisor(chosen, read_settings, own_command()).run())
+    raise typer.Exit(Worker(chosen, read_settings, inherited).run())
 
 
 @rules_app.command("check")
@@ -351,11 +360,11 @@ def _ask(word: str, path: str) -> None:
     print(text)
 
 
-def _set_up_log(debug: bool) -> None:
+def _set_up_log(debug: bool, who: str) -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
+        format=f"%(asctime)s %(levelname)-7s {who}%(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
     )
     for noisy in ("urllib3", "requests"):

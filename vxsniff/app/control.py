@@ -18,6 +18,7 @@ from typing import Final
 
 from vxsniff.app.settings import user_id
 
+BACKLOG: Final = 8
 MAX_REQUEST_BYTES: Final = 1024
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 CLIENT_TIMEOUT_S: Final = 10.0
@@ -34,33 +35,19 @@ class ControlError(Exception):
 class ControlServer:
     """Serves in a thread of its own. `close` when done."""
 
-    def __init__(self, path: Path, handler: Handler) -> None:
-        """Raises ControlError when the socket can't be had."""
-        self.path = path
+    def __init__(self, listener: socket.socket, handler: Handler, path: Path | None = None) -> None:
+        """Takes the listening socket over, and the file at `path` with it."""
+        self._socket = listener
         self._handler = handler
-        _check_system()
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if user_id() and path.parent.stat().st_uid not in (0, user_id()):
-                raise ControlError(f"the folder {path.parent} is another user's")  # who could put another socket there
-            _remove_stale(path)
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            before = os.umask(0o177)
-            try:
-                self._socket.bind(str(path))
-            finally:
-                os.umask(before)
-            self._socket.listen(8)
-            self._inode = path.stat().st_ino
-        except OSError as error:
-            raise ControlError((error.strerror or str(error)).lower()) from None
+        self._path = path
+        self._inode = path.stat().st_ino if path is not None else 0
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            if self.path.stat().st_ino == self._inode:
-                self.path.unlink()
+            if self._path is not None and self._path.stat().st_ino == self._inode:
+                self._path.unlink()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -88,6 +75,39 @@ class ControlServer:
                 data += more
             went_well, text = self._handler(data.partition(b"\n")[0].decode(errors="replace").split())
             connection.sendall(f"{'ok' if went_well else 'error'}\n{text}\n".encode())
+
+
+def listen_at(path: Path) -> socket.socket:
+    """A socket at this path for a ControlServer. Raises ControlError when it can't be had."""
+    _check_system()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if user_id() and path.parent.stat().st_uid not in (0, user_id()):
+            raise ControlError(f"the folder {path.parent} is another user's")  # who could put another socket there
+        _remove_stale(path)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ControlError((error.strerror or str(error)).lower()) from None
+    except ControlError:
+        listener.close()
+        raise
+    return listener
+
+
+def listen_unnamed() -> tuple[socket.socket, bytes]:
+    """A socket without a path, and its address (unix(7), "Autobind feature"). Linux."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind("")
+    listener.listen(BACKLOG)
+    address: bytes = listener.getsockname()
+    return listener, address
 
 
 def _remove_stale(path: Path) -> None:
@@ -122,22 +142,23 @@ def _may_control(connection: socket.socket) -> bool:
     return uid in (0, user_id())
 
 
-def ask(path: Path, words: list[str], timeout_s: float = CLIENT_TIMEOUT_S) -> tuple[bool, str]:
-    """Asks the vxsniff that listens at `path`. Raises ControlError when there is none."""
+def ask(path: Path | bytes, words: list[str], timeout_s: float = CLIENT_TIMEOUT_S) -> tuple[bool, str]:
+    """Asks the vxsniff that listens at `path`, or at an address without one. Raises ControlError when there is none."""
     data = bytearray()
     _check_system()
+    place = "its address" if isinstance(path, bytes) else str(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:
-            connection.connect(str(path))
+            connection.connect(path if isinstance(path, bytes) else str(path))
             connection.sendall(" ".join(words).encode() + b"\n")
             while len(data) < MAX_ANSWER_BYTES and (more := connection.recv(65_536)):
                 data += more
         except (FileNotFoundError, ConnectionRefusedError):
-            raise ControlError(f"no vxsniff is running here: nobody listens at {path}") from None
+            raise ControlError(f"no vxsniff is running here: nobody listens at {place}") from None
         except PermissionError:
-            raise ControlError(f"no permission to use {path}: ask as its owner, or as root") from None
+            raise ControlError(f"no permission to use {place}: ask as its owner, or as root") from None
         except OSError as error:
-            raise ControlError(f"no answer from the vxsniff at {path}: {error.strerror or error}") from None
+            raise ControlError(f"no answer from the vxsniff at {place}: {error.strerror or error}") from None
     verdict, _, text = data.decode(errors="replace").partition("\n")
     return verdict == "ok", text.rstrip("\n")

@@ -22,8 +22,6 @@ BATCH_BYTES: Final = 65_536
 BATCH_WAIT_S: Final = 0.5
 LIMIT_BYTES: Final = 16 * 1024 * 1024
 """What waits of a copy; beyond it the oldest are left out."""
-STDOUT_FROM: Final = 2
-"""The verbosity from which on calls are printed, too."""
 
 _log = logging.getLogger("vxsniff")
 
@@ -77,5 +75,5 @@ def _wanted(chosen: Settings) -> Iterator[tuple[Outlet, str]]:
     elif chosen.debug_export == values.EXPORT_HTTP:
         compress = not chosen.rules.skip_compression
         yield PostOutlet(chosen.debug_endpoint, compress), values.without_password(chosen.debug_endpoint)
-    if chosen.verbosity >= STDOUT_FROM and chosen.url not in (values.URL_STDOUT, values.URL_TTY):
+    if chosen.verbosity >= values.VERBOSITY_STDOUT and chosen.url not in (values.URL_STDOUT, values.URL_TTY):
         yield StreamOutlet(sys.stdout.fileno()), "standard output"

@@ -57,7 +57,7 @@ class Ledger(NamedTuple):
     def as_text(self) -> str:
         """For people: every total, and each part and fact that is not zero."""
         lines = ["ledger"]
-        width = max(len(f"{equation.total:,}") for equation in self.equations) + 2
+        width = max((len(f"{equation.total:,}") for equation in self.equations), default=0) + 2
         for equation in self.equations:
             lines.append(f"  {equation.name:<22}{equation.total:>{width},}  {equation.meaning}")
             lines += _rows("    ", 20, equation.parts, width)
@@ -69,14 +69,34 @@ def _rows(indent: str, name_width: int, entries: tuple[Entry, ...], width: int) 
     return [f"{indent}{e.name:<{name_width}}{e.value:>{width},}  {e.meaning}" for e in entries if e.value]
 
 
+def kernel_dropped(count: int) -> Entry:
+    return Entry("kernel_dropped", count, "datagrams lost before vxsniff: the receive buffer was full")
+
+
+def switches(
+    is_on: bool, switched: int, reloads: int, refused: int, workers: int = 1, restarts: int = 0
+) -> tuple[Entry, ...]:
+    """What was done to a running vxsniff."""
+    return (
+        Entry("capturing", int(is_on), "1 while packets are taken", is_open=True),
+        Entry("workers", workers, "processes that capture", is_open=True),
+        Entry("worker_restarts", restarts, "times that a worker died and was started again"),
+        Entry("switches", switched, "times that capturing was switched"),
+        Entry("reloads", reloads, "times that settings were read anew"),
+        Entry("reloads_refused", refused, "times that new settings were wrong"),
+    )
+
+
 def take(
     pipeline: Pipeline,
     queue: BatchQueue | None,
-    kernel_dropped: int = 0,
+    dropped: int = 0,
     deliverer: Deliverer | None = None,
     more: tuple[Entry, ...] = (),
 ) -> Ledger:
-    """Reads every counter; `more` are facts besides. The caller sees to it that the pipeline stands still meanwhile."""
+    """Reads every counter; `dropped` is what the kernel lost, `more` are facts besides. The caller sees to it that the
+    pipeline stands still meanwhile.
+    """
     decoder, table, http, calls = pipeline.decoder, pipeline.table, pipeline.http.counters, pipeline.counters
     record = pipeline.record_counters
     frames = Equation(
@@ -160,7 +180,7 @@ def take(
     )
     decoded_bodies = dict(zip(body.OUTCOMES, record.bodies, strict=True))
     facts = (
-        Entry("kernel_dropped", kernel_dropped, "datagrams lost before vxsniff: the receive buffer was full"),
+        kernel_dropped(dropped),
         Entry("lost_bytes", table.lost_bytes, "TCP bytes that never came: lost by the mirror or on the way"),
         Entry("cut_bytes", table.cut_bytes, "TCP bytes cut off by the mirror's packet length"),
         Entry("holes", table.holes_lost, "holes that were declared lost"),

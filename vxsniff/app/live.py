@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from vxsniff.app import settings, values
@@ -32,7 +33,7 @@ VNIS_FILE_EVERY_S: Final = 1.0
 HEALTHY_WITHIN_S: Final = 5.0
 NOTES_EVERY_S: Final = 0.5
 
-_SOCKET_COUNTS: Final = {
+SOCKET_COUNTS: Final = {
     KERNEL_FILTERED: "datagrams that the kernel left out: other VNIs, other ports, bare acknowledgements"
 }
 _log = logging.getLogger("vxsniff")
@@ -45,9 +46,16 @@ class LiveCapture:
     """Sockets, loop and switches. `lock` is held while the pipeline works."""
 
     def __init__(
-        self, chosen: Settings, pipeline: Pipeline, lock: threading.Lock, should_stop: Callable[[], bool]
+        self,
+        chosen: Settings,
+        pipeline: Pipeline,
+        lock: threading.Lock,
+        should_stop: Callable[[], bool],
+        inherited: Sequence[socket.socket] = (),
     ) -> None:
+        """Sockets that are `inherited` are used in place of own ones."""
         self._settings = chosen
+        self._inherited = inherited
         self._pipeline = pipeline
         self._lock = lock
         self._should_stop = should_stop
@@ -85,7 +93,7 @@ class LiveCapture:
         """What the source counts besides: libpcap its own (pcap_stats(3PCAP)), sockets what the kernel left out."""
         source = self._source
         counts = self._counts_before + (source.counts if source is not None else Counter())
-        meanings = STATS if self._settings.engine == values.ENGINE_LIBPCAP else _SOCKET_COUNTS
+        meanings = STATS if self._settings.engine == values.ENGINE_LIBPCAP else SOCKET_COUNTS
         return tuple(Entry(name, counts[name], meaning) for name, meaning in meanings.items())
 
     def ask(self, task: Task, timeout_s: float = ASK_TIMEOUT_S) -> tuple[bool, str]:
@@ -124,10 +132,9 @@ class LiveCapture:
                 chosen.pcap_buffer_bytes,
             )
             return PcapSource(options, self._pipeline)
-        ports = [Port(chosen.port)] + ([Port(chosen.geneve_port, GENEVE)] if chosen.geneve_port else [])
         decoder = self._pipeline.decoder
         wanted = None if chosen.no_filter else (decoder.vnis, decoder.ports)
-        return UdpSource(chosen.address, ports, self._pipeline, wanted)
+        return UdpSource(chosen.address, udp_ports(chosen), self._pipeline, wanted, self._inherited)
 
     def log_notes(self) -> None:
         """Says in the log what the source has to say."""
@@ -241,6 +248,11 @@ class LiveCapture:
             self._narrow()
             self.switches += 1
             _log.info("VNIs are now: %s", vnis.describe())
+
+
+def udp_ports(chosen: Settings) -> list[Port]:
+    """The ports to listen on, for mirrored packets."""
+    return [Port(chosen.port)] + ([Port(chosen.geneve_port, GENEVE)] if chosen.geneve_port else [])
 
 
 def _check_filter(expression: str) -> None:

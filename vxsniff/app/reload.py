@@ -41,6 +41,7 @@ _AT_NEXT_START: Final = {
     "spool_limit_bytes": "SNIFFER_SPOOL_LIMIT",
     "spool_always": "SNIFFER_SPOOL_ALWAYS",
     "memory_limit_bytes": "SNIFFER_MEMORY_LIMIT",
+    "workers": "SNIFFER_WORKERS",
     "metrics": "SNIFFER_METRICS_ADDRESS",
     "control": "SNIFFER_CONTROL_SOCKET",
     "verbosity": "SNIFFER_DEBUG_VERBOSITY",
@@ -71,7 +72,7 @@ def apply(old: Settings, new: Settings, pipeline: Pipeline, delivers: bool) -> C
     if old.url != new.url and not (old.posts and new.posts):
         kept["url"] = old.url
         waits.append("USAGE_LOGGERS_URL")
-    if not delivers and _delivers(old) != _delivers(new):
+    if not delivers and old.delivers != new.delivers:
         kept["disable"] = old.disable
         waits.append("USAGE_LOGGERS_DISABLE")
     chosen = dataclasses.replace(new, **kept)
@@ -89,10 +90,6 @@ def apply(old: Settings, new: Settings, pipeline: Pipeline, delivers: bool) -> C
     )
     lines += [f"{name} has changed: that takes effect at the next start" for name in waits]
     return Changes(chosen, lines or ["nothing has changed"])
-
-
-def _delivers(chosen: Settings) -> bool:
-    return not (chosen.disable or chosen.rules.skip_submission)
 
 
 def _essence(chosen: Settings, field: str) -> object:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from vxsniff.app import values
-from vxsniff.app.table import BY_VARIABLE, LATER_VARIABLES
+from vxsniff.app.table import BY_VARIABLE
 from vxsniff.call.rules import RuleError, RuleSet, parse_rules
 from vxsniff.wire.vxlan import VniFilter, parse_vni_list
 
@@ -72,6 +73,7 @@ class Settings:
     body_limit_bytes: int
     call_ids: bool
     memory_limit_bytes: int
+    workers: int
     metrics: values.Address | None
     metrics_asked_for: bool
     control: Path | None  # None: off
@@ -79,12 +81,25 @@ class Settings:
     verbosity: int
     debug_export: str
     debug_endpoint: str
-    ignored_variables: tuple[str, ...]
 
     @property
     def posts(self) -> bool:
         """Whether calls go to a URL by HTTP."""
         return values.is_http_url(self.url)
+
+    @property
+    def delivers(self) -> bool:
+        """Whether calls go anywhere."""
+        return not (self.disable or self.rules.skip_submission)
+
+    def share(self, workers: int) -> Settings:
+        """The same for one of several workers: limits of memory and disk hold for all of them together."""
+        return replace(
+            self,
+            memory_limit_bytes=max(values.MIB, self.memory_limit_bytes // workers),
+            queue_limit_bytes=max(values.MIB, self.queue_limit_bytes // workers),
+            spool_limit_bytes=max(values.MIB, self.spool_limit_bytes // workers),
+        )
 
 
 class _Source:
@@ -181,6 +196,7 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         body_limit_bytes=source.get("SNIFFER_BODY_LIMIT", values.size_between(1024, 256 * values.MIB)),
         call_ids=source.get("SNIFFER_CALL_ID", values.parse_bool),
         memory_limit_bytes=source.get("SNIFFER_MEMORY_LIMIT", values.size_between(16 * values.MIB, values.TIB)),
+        workers=_workers(source, engine, url),
         metrics=source.get("SNIFFER_METRICS_ADDRESS", values.parse_metrics_address),
         metrics_asked_for=bool(metrics_origin),
         control=find_control_socket(flags, environ, dotenv),
@@ -188,7 +204,6 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         verbosity=source.get("SNIFFER_DEBUG_VERBOSITY", values.parse_verbosity),
         debug_export=export,
         debug_endpoint=endpoint,
-        ignored_variables=tuple(name for name in LATER_VARIABLES if environ.get(name) or dotenv.get(name)),
     )
 
 
@@ -209,6 +224,28 @@ def _engine(source: _Source, reads_files: bool) -> str:
     if any(source.is_given(name) for name in _MIRROR_VARIABLES):
         return values.ENGINE_VXLAN
     return values.ENGINE_LIBPCAP if source.is_given("NET_DEVICE") else values.ENGINE_VXLAN
+
+
+def _workers(source: _Source, engine: str, url: str) -> int:
+    """How many processes capture. `auto` is one for each processor where there can be several."""
+    wanted = source.get("SNIFFER_WORKERS", values.parse_workers)
+    origin = source.find("SNIFFER_WORKERS")[1]
+    refused = ""
+    if sys.platform != "linux":
+        refused = "several workers need Linux"
+    elif engine != values.ENGINE_VXLAN:
+        refused = f"the engine {engine} has one worker: several are for mirrored packets (engine vxlan)"
+    elif url in (values.URL_STDOUT, values.URL_TTY):
+        refused = "several workers can't share standard output: give --url a URL or a file"
+    elif source.get("SNIFFER_DEBUG_ENABLED", values.parse_bool) and (
+        source.get("SNIFFER_DEBUG_VERBOSITY", values.parse_verbosity) >= values.VERBOSITY_STDOUT
+    ):
+        refused = "several workers can't share standard output: leave --verbosity out"
+    if not refused:
+        return wanted or len(os.sched_getaffinity(0))
+    if wanted > 1 and engine != values.ENGINE_FILE:
+        raise SettingsError(f"{origin}: {refused}")
+    return 1
 
 
 def _export(source: _Source, rules: RuleSet) -> tuple[str, str]:

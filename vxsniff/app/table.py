@@ -198,6 +198,14 @@ SETTINGS: Final = (
         "memory for all connections that are being reassembled",
     ),
     Setting(
+        "SNIFFER_WORKERS",
+        "--workers",
+        "N",
+        "1",
+        OPERATION,
+        "processes that share mirrored packets, all of a connection to one; auto: one for each processor",
+    ),
+    Setting(
         "SNIFFER_METRICS_ADDRESS",
         "--metrics",
         "HOST:PORT",
@@ -242,6 +250,3 @@ SETTINGS: Final = (
     ),
 )
 BY_VARIABLE: Final = {setting.variable: setting for setting in SETTINGS}
-
-# Variables of network-sniffer 1.4 and of the design that mean something to parts which this version has not yet.
-LATER_VARIABLES: Final = ("SNIFFER_WORKERS",)

@@ -28,6 +28,8 @@ AUTO: Final = "auto"
 EXPORT_LOCAL: Final = "local"
 EXPORT_HTTP: Final = "http"
 EXPORT_NONE: Final = "none"
+VERBOSITY_STDOUT: Final = 2
+"""From this verbosity on calls are printed, too."""
 
 
 class Address(NamedTuple):
@@ -55,6 +57,15 @@ def parse_names(text: str) -> tuple[str, ...]:
 def parse_pcap_buffer(text: str) -> int:
     """0 for auto. A bare number was bytes in network-sniffer 1.4, too."""
     return 0 if text.strip().lower() == AUTO else size_between(64 * 1024, 2048 * MIB)(text)
+
+
+def parse_workers(text: str) -> int:
+    """A number of processes; 0 for `auto`."""
+    if text.strip().lower() == AUTO:
+        return 0
+    if not (text.strip().isascii() and text.strip().isdigit()) or not 1 <= int(text) <= MAX_WORKERS:
+        raise ValueError(f"{text!r} is no number of workers: use 1 to {MAX_WORKERS}, or auto")
+    return int(text)
 
 
 def parse_verbosity(text: str) -> int:
@@ -117,6 +128,7 @@ def parse_ip(text: str) -> str:
 
 MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
+MAX_WORKERS: Final = 64
 TIB: Final = 1024 * GIB
 _SIZE: Final = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([kKmMgG]?)([iI]?)([bB]?)\s*")
 

@@ -1,5 +1,7 @@
 """One worker: a source, a pipeline, a queue, a deliverer, and the end of all that on a signal.
 
+It is all there is, or one of several that a supervisor has started: then the supervisor speaks for it.
+
 The capturing thread (the main one) holds `_lock` while it works on what it has received, so that a look at the ledger
 from the metrics thread sees whole steps only.
 """
@@ -18,27 +20,28 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from vxsniff import __version__
 from vxsniff.app import ledger, reload, values
+from vxsniff.app.banner import log_start, where
 from vxsniff.app.build import build
 from vxsniff.app.collector import tune_collector
-from vxsniff.app.control import ControlError, ControlServer
+from vxsniff.app.control import ControlServer
 from vxsniff.app.copies import Copies
 from vxsniff.app.doctor import watch_running
+from vxsniff.app.inherited import Inherited
 from vxsniff.app.ledger import Ledger
 from vxsniff.app.live import LiveCapture, Task
-from vxsniff.app.metrics import MetricsServer
 from vxsniff.app.pipeline import Format, Pipeline, ndjson_format
 from vxsniff.app.progress import progress_bar
+from vxsniff.app.report import Report, Reporter
+from vxsniff.app.serving import control_served, metrics_served
 from vxsniff.app.settings import Settings, SettingsError
-from vxsniff.app.values import size_in_words
 from vxsniff.call import readable
-from vxsniff.call.patterns import RE_MAX_CHARS
 from vxsniff.capture.file import CaptureFiles
-from vxsniff.capture.source import CaptureError
 from vxsniff.delivery.deliverer import Deliverer
 from vxsniff.delivery.files import FileOutlet, StreamOutlet
 from vxsniff.delivery.keeper import Keeper
@@ -74,9 +77,14 @@ class _BrokenIn(Exception):
 class Worker:
     """Runs what the settings ask for; `run` returns the exit status."""
 
-    def __init__(self, chosen: Settings, read_again: Callable[[], Settings]) -> None:
-        """Opens where calls go. `read_again` reads the settings anew, and raises SettingsError as this does."""
+    def __init__(
+        self, chosen: Settings, read_again: Callable[[], Settings], inherited: Inherited | None = None
+    ) -> None:
+        """Opens where calls go. `read_again` reads the settings anew, and raises SettingsError as this does.
+        `inherited` is there when it is one of several.
+        """
         self._settings = chosen
+        self._inherited = inherited
         self._read_again = read_again
         self._lock = threading.Lock()
         self._stop_signals = 0
@@ -88,12 +96,13 @@ class Worker:
         self._reloads = 0
         self._reloads_refused = 0
         self._live: LiveCapture | None = None
+        self._reporter: Reporter | None = None
         self._queue: BatchQueue | None = None
         self._spool: Spool | None = None
         self._keeper: Keeper | None = None
         self._deliverer: Deliverer | None = None
         is_file = chosen.engine == values.ENGINE_FILE
-        if not (chosen.disable or chosen.rules.skip_submission):
+        if chosen.delivers:
             interactive = chosen.url in (values.URL_STDOUT, values.URL_TTY)
             self._queue = BatchQueue(
                 chosen.batch_bytes,
@@ -103,9 +112,10 @@ class Worker:
                 always=chosen.spool_always,
             )
             if chosen.spool_dir is not None:
-                self._spool = Spool(chosen.spool_dir, 0, chosen.spool_limit_bytes)
-                self._keeper = Keeper(self._queue, self._spool)
-            self._deliverer = Deliverer(self._queue, _open_outlet(chosen), where(chosen.url), self._keeper)
+                number, of = (inherited.worker, inherited.workers) if inherited is not None else (0, 1)
+                self._spool = Spool(chosen.spool_dir, number, chosen.spool_limit_bytes)
+                self._keeper = Keeper(self._queue, self._spool, of)
+            self._deliverer = Deliverer(self._queue, self._open_outlet(chosen), where(chosen.url), self._keeper)
         self._copies = Copies(chosen)
         self.pipeline = Pipeline(
             chosen.vnis,
@@ -134,16 +144,39 @@ class Worker:
             return self._run_live()
 
     def _run_live(self) -> int:
-        self._live = live = LiveCapture(self._settings, self.pipeline, self._lock, self._should_stop)
-        live.open()
-        with contextlib.closing(live), self._metrics(), self._control():
-            self._log_start(live.describe())
+        inherited = self._inherited
+        sockets = inherited.sockets if inherited is not None else ()
+        self._live = live = LiveCapture(self._settings, self.pipeline, self._lock, self._should_stop, sockets)
+        if inherited is None or inherited.is_on:
+            live.open()
+        with contextlib.closing(live), self._spoken_for(inherited, live):
             live.log_notes()
             self._start_delivery()
             live.run()
             self._finish()
             self._end_delivery(GRACE_S)
         return EXIT_OK
+
+    @contextlib.contextmanager
+    def _spoken_for(self, inherited: Inherited | None, live: LiveCapture) -> Iterator[None]:
+        """People are answered by this process, or by the supervisor with what this process reports."""
+        chosen = self._settings
+        if inherited is None:
+            with metrics_served(chosen, self.look, self._is_healthy), control_served(chosen.control, self._on_request):
+                log_start(chosen, live.describe(), self._spool_path)
+                yield
+            return
+        inherited.end_with_supervisor()
+        server = ControlServer(inherited.control, self._on_request)
+        self._reporter = Reporter(inherited.board, self._report)
+        with contextlib.closing(server), contextlib.closing(self._reporter):
+            yield
+
+    def _report(self) -> Report:
+        live = self._live
+        return Report(
+            self.look(), live is not None and live.is_on, live is not None and live.is_healthy, time.monotonic()
+        )
 
     def _run_files(self) -> int:
         chosen = self._settings
@@ -152,9 +185,11 @@ class Worker:
         except OSError as error:
             _log.error("%s: can't be read: %s", error.filename, error.strerror)
             return EXIT_DAMAGED
-        with contextlib.closing(files), self._metrics():
+        with contextlib.closing(files), metrics_served(chosen, self.look, self._is_healthy):
             names = ["standard input" if name == "-" else name for name in chosen.read]
-            self._log_start(f"capture files {', '.join(names)}")
+            log_start(
+                chosen, f"capture files {', '.join(names)}", self._spool.path if self._spool is not None else None
+            )
             self._start_delivery()
             shows_bar = not (chosen.url in (values.URL_STDOUT, values.URL_TTY) and sys.stdout.isatty())
             with progress_bar(files, lambda: self.pipeline.counters.calls, shows_bar) as step:
@@ -194,6 +229,10 @@ class Worker:
 
     # ---- the parts of a run
 
+    @property
+    def _spool_path(self) -> Path | None:
+        return self._spool.path if self._spool is not None else None
+
     def _should_stop(self) -> bool:
         has_reader = self._deliverer is None or not self._deliverer.is_gone.is_set()
         return self._stop_signals > 0 or self._stalled or not has_reader
@@ -210,6 +249,20 @@ class Worker:
                 before, moved_s = waiting, now_s
             elif now_s - moved_s > STALL_S:
                 self._stalled = True
+
+    def _open_outlet(self, chosen: Settings) -> Outlet:
+        if chosen.posts:
+            try:
+                return PostOutlet(chosen.url, not chosen.rules.skip_compression)
+            except ValueError as error:
+                raise SettingsError(f"USAGE_LOGGERS_URL: {where(chosen.url)} can't be posted to: {error}") from None
+        if chosen.url in (values.URL_STDOUT, values.URL_TTY):
+            return StreamOutlet(sys.stdout.fileno())
+        try:
+            return FileOutlet(chosen.url, is_shared=self._inherited is not None)
+        except OSError as error:
+            reason = f"the file {chosen.url} can't be written: {error.strerror}"
+            raise SettingsError(f"USAGE_LOGGERS_URL: {reason}") from None
 
     def _start_delivery(self) -> None:
         if self._deliverer is not None:
@@ -228,10 +281,10 @@ class Worker:
             self._deliverer.stop(grace_s)
             self._copies.stop(1.0)
             counts = self._deliverer.queue.counts()
-        final = self.look()
-        print(final.as_text(), file=sys.stderr, flush=True)
-        if not final.closes:
-            _log.error("the ledger does not close: please report it")
+        if self._reporter is None:
+            print_ledger(self.look())
+        else:
+            self._reporter.report()
         if counts is None or self._deliverer is None or self._deliverer.is_gone.is_set():
             return True
         if counts.spooled:
@@ -256,53 +309,19 @@ class Worker:
         return (
             *(live.facts() if live is not None else ()),
             *(self._copies.facts() if self._copies else ()),
-            ledger.Entry("capturing", int(live is None or live.is_on), "1 while packets are taken", is_open=True),
-            ledger.Entry("switches", live.switches if live is not None else 0, "times that capturing was switched"),
-            ledger.Entry("reloads", self._reloads, "times that settings were read anew"),
-            ledger.Entry("reloads_refused", self._reloads_refused, "times that new settings were wrong"),
+            *ledger.switches(
+                live is None or live.is_on,
+                live.switches if live is not None else 0,
+                self._reloads,
+                self._reloads_refused,
+            ),
         )
 
     def _is_healthy(self) -> bool:
         # A file that waits for its next packet is no fault; who is switched off should get no traffic of a balancer.
         return self._live is None or (self._live.is_on and self._live.is_healthy)
 
-    @contextlib.contextmanager
-    def _metrics(self) -> Iterator[None]:
-        chosen = self._settings
-        wanted = chosen.metrics
-        if wanted is None or (chosen.engine == values.ENGINE_FILE and not chosen.metrics_asked_for):
-            yield
-            return
-        try:
-            server = MetricsServer(wanted.host, wanted.port, self.look, self._is_healthy)
-        except OSError as error:
-            text = f"metrics can't be served on {wanted.host}:{wanted.port}: {error.strerror}"
-            if chosen.metrics_asked_for:
-                raise CaptureError(f"{text}; use another --metrics address, or off") from None
-            _log.warning("%s; going on without them", text)
-            yield
-            return
-        host = f"[{wanted.host}]" if ":" in wanted.host else wanted.host
-        _log.info("metrics: http://%s:%d/metrics and /healthz", host, server.address[1])
-        with contextlib.closing(server):
-            yield
-
     # ---- control
-
-    @contextlib.contextmanager
-    def _control(self) -> Iterator[None]:
-        chosen = self._settings
-        if chosen.control is None:
-            yield
-            return
-        try:
-            server = ControlServer(chosen.control, self._on_request)
-        except ControlError as error:
-            _log.warning("control socket %s: %s; going on without it", chosen.control, error)
-            yield
-            return
-        with contextlib.closing(server):
-            yield
 
     def _on_request(self, words: list[str]) -> tuple[bool, str]:
         live = self._live
@@ -310,7 +329,9 @@ class Worker:
         tasks: dict[str, Task] = {"on": live.switch_on, "off": live.switch_off, "reload": self._reload}
         word = " ".join(words)
         if word == "status":
-            return True, self._status(live)
+            return True, "\n".join((self._status(), *self._about(live), self.look().as_text()))
+        if word == "about":
+            return True, "\n".join(self._about(live))
         if word in tasks:
             return live.ask(tasks[word])
         if words[:1] == ["watch"] and len(words) == 2:
@@ -321,18 +342,20 @@ class Worker:
                 return False, str(error)
         return False, f"{word!r} is not known: use on, off, status or reload"
 
-    def _status(self, live: LiveCapture) -> str:
-        chosen = self._settings
-        lines = [
+    def _status(self) -> str:
+        return (
             f"vxsniff {__version__} ({build()}), running for {int(time.monotonic() - self._started_s)} s, "
-            f"process {os.getpid()}",
+            f"process {os.getpid()}"
+        )
+
+    def _about(self, live: LiveCapture) -> list[str]:
+        chosen = self._settings
+        return [
             f"capturing: {live.describe()}",
             f"VNIs: {self.pipeline.decoder.vnis.describe()}",
             f"delivering: {where(chosen.url) if self._queue is not None else 'nothing, it is switched off'}",
             f"rules: {chosen.rules_origin}, {len(chosen.rules.rules)} in all",
-            self.look().as_text(),
         ]
-        return "\n".join(lines)
 
     def _reload(self) -> str:
         """Reads the settings anew: what can be applied is, and what is wrong changes nothing."""
@@ -342,7 +365,7 @@ class Worker:
             chosen = self._read_again()
             outlet = None
             if self._deliverer is not None and reload.changes_outlet(self._settings, chosen):
-                outlet = _open_outlet(chosen)
+                outlet = self._open_outlet(chosen)
         except SettingsError as error:
             self._reloads_refused += 1
             _log.error("reload refused, all stays as it was: %s", error)
@@ -401,51 +424,17 @@ class Worker:
         if self._settings.debug:
             _log.debug("".join(traceback.format_tb(error.__traceback__)))
 
-    def _log_start(self, what: str) -> None:
-        chosen = self._settings
-        _log.info("vxsniff %s (%s)", __version__, build())
-        ports = f"TCP ports {_ports_in_words(chosen.app_ports)}" if chosen.app_ports else "all TCP ports"
-        twins = "" if chosen.dedup else ", every copy of a doubly mirrored call"
-        _log.info("capturing: %s; VNIs %s; %s%s", what, chosen.vnis.describe(), ports, twins)
-        if self._queue is None:
-            _log.info("delivering: nothing, it is switched off")
-        else:
-            packed = " compressed" if chosen.posts and not chosen.rules.skip_compression else ""
-            how = f" in{packed} batches of {size_in_words(chosen.batch_bytes)}" if chosen.posts else ""
-            _log.info("delivering: to %s%s", where(chosen.url), how)
-        if self._spool is not None:
-            how = "every call goes there first" if chosen.spool_always else "used when the collector is behind"
-            limit = size_in_words(chosen.spool_limit_bytes)
-            _log.info("spool: %s, up to %s, %s", self._spool.path, limit, how)
-        _log.info("rules: %s, %d in all", chosen.rules_origin, len(chosen.rules.rules))
-        for rule in chosen.rules.slow_rules:
-            _log.warning(
-                "line %d: %r can't run in linear time: longer values than %d characters count as caught by it",
-                rule.line,
-                rule.text,
-                RE_MAX_CHARS,
-            )
-        if chosen.ignored_variables:
-            _log.warning("not in this version, ignored: %s", ", ".join(chosen.ignored_variables))
-
 
 def _ship_nowhere(line: bytes) -> None:
     del line
     raise AssertionError("a disabled pipeline ships nothing")
 
 
-def _open_outlet(chosen: Settings) -> Outlet:
-    if chosen.posts:
-        try:
-            return PostOutlet(chosen.url, not chosen.rules.skip_compression)
-        except ValueError as error:
-            raise SettingsError(f"USAGE_LOGGERS_URL: {where(chosen.url)} can't be posted to: {error}") from None
-    if chosen.url in (values.URL_STDOUT, values.URL_TTY):
-        return StreamOutlet(sys.stdout.fileno())
-    try:
-        return FileOutlet(chosen.url)
-    except OSError as error:
-        raise SettingsError(f"USAGE_LOGGERS_URL: the file {chosen.url} can't be written: {error.strerror}") from None
+def print_ledger(final: Ledger) -> None:
+    """At the end."""
+    print(final.as_text(), file=sys.stderr, flush=True)
+    if not final.closes:
+        _log.error("the ledger does not close: please report it")
 
 
 def _format_for(url: str) -> Format:
@@ -457,22 +446,3 @@ def _format_for(url: str) -> Format:
 
 def _time_of_day(now_ms: int) -> str:
     return time.strftime("%H:%M:%S", time.localtime(now_ms / 1000)) + f".{now_ms % 1000:03d}"
-
-
-def where(url: str) -> str:
-    """The place that calls go to, for people; without a password."""
-    if url in (values.URL_STDOUT, values.URL_TTY):
-        return "standard output"
-    return values.without_password(url)
-
-
-def _ports_in_words(ports: frozenset[int]) -> str:
-    """Ports as a list of numbers and ranges."""
-    words = []
-    ordered = sorted(ports)
-    start = 0
-    for i, port in enumerate(ordered):
-        if i + 1 == len(ordered) or ordered[i + 1] != port + 1:
-            words.append(str(port) if i == start else f"{ordered[start]}-{port}")
-            start = i + 1
-    return ", ".join(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import stat
@@ -9,6 +10,7 @@ import time
 from typing import Final
 
 from vxsniff.delivery.batch import Batch
+from vxsniff.delivery.lock import wait_for_lock
 from vxsniff.delivery.outlet import ACCEPTED, GONE, RETRY, Outcome
 
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -16,11 +18,14 @@ _MODE: Final = 0o600  # calls are private; whoever wants it otherwise creates th
 
 
 class FileOutlet:
-    """Appends to the file at `path`, which it creates. Once moved away (rotation), it is created anew."""
+    """Appends to the file at `path`, which it creates. Once moved away (rotation), it is created anew. One that
+    `is_shared` is locked for each batch: several workers append to it.
+    """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, is_shared: bool = False) -> None:
         """Raises OSError when the file can't be opened."""
         self._path = path
+        self._is_shared = is_shared
         self._fd = self._open()
 
     def _open(self) -> int:
@@ -32,18 +37,22 @@ class FileOutlet:
             if self._fd < 0 or self._was_moved():
                 self.close()
                 self._fd = self._open()
-            before = os.fstat(self._fd)
-            try:
-                _write_all(self._fd, batch.lines)
-            except OSError:
-                if stat.S_ISREG(before.st_mode):
-                    os.ftruncate(self._fd, before.st_size)  # a full disk must not leave half a line
-                raise
+            with wait_for_lock(self._fd) if self._is_shared else contextlib.nullcontext():
+                self._append(batch.lines)
         except BrokenPipeError:
             return Outcome(RETRY, "its reader has gone")
         except OSError as error:
             return Outcome(RETRY, error.strerror or str(error))
         return Outcome(ACCEPTED)
+
+    def _append(self, lines: bytes) -> None:
+        before = os.fstat(self._fd)
+        try:
+            _write_all(self._fd, lines)
+        except OSError:
+            if stat.S_ISREG(before.st_mode):
+                os.ftruncate(self._fd, before.st_size)  # a full disk must not leave half a line
+            raise
 
     def _was_moved(self) -> bool:
         try:

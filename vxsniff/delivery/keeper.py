@@ -26,9 +26,11 @@ _log = logging.getLogger("vxsniff.delivery")
 class Keeper:
     """Runs the thread. The deliverer reads and ends what lies in the spool through it."""
 
-    def __init__(self, queue: BatchQueue, spool: Spool) -> None:
+    def __init__(self, queue: BatchQueue, spool: Spool, of: int = 1) -> None:
+        """The spool is one of so many: what others left, that nobody uses any more, is shared among these."""
         self._queue = queue
         self._spool = spool
+        self._of = of
         self.limit_bytes = spool.limit_bytes
         self.used_bytes = 0  # of the file; as of the last look
         self.failures = 0
@@ -109,6 +111,8 @@ class Keeper:
             if set_aside:
                 self._queue.spool_set_aside()
                 _log.error("spool %s: %s", self._spool.path, set_aside)
+            for said in self._spool.adopt(self._of):
+                _log.warning("spool %s: %s", self._spool.path, said)
             self._look()
         except SpoolError as error:
             self._failed(error, SPOOL_CLOSED)

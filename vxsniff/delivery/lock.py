@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 if sys.platform == "win32":
     import msvcrt
@@ -15,6 +17,12 @@ if sys.platform == "win32":
             return False
         return True
 
+    @contextlib.contextmanager
+    def wait_for_lock(fd: int) -> Iterator[None]:
+        """Waits for nobody: several workers are there on Linux only."""
+        del fd
+        yield
+
 else:
     import fcntl
 
@@ -25,3 +33,12 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    @contextlib.contextmanager
+    def wait_for_lock(fd: int) -> Iterator[None]:
+        """Has it for the time of a block, and waits for it first."""
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -42,6 +43,9 @@ CREATE TABLE dead (
     packed BLOB NOT NULL
 );
 """
+
+_COLUMNS: Final = {"batch": "made_ms, calls, packed", "dead": "made_ms, calls, status, answer, packed"}
+"""What a row is besides its id."""
 
 # Primary result codes (https://www.sqlite.org/rescode.html).
 _WORDS: Final = {
@@ -98,6 +102,7 @@ class Spool:
 
     def __init__(self, folder: Path, number: int = 0, limit_bytes: int = 1 << 30, as_guest: bool = False) -> None:
         self.path = folder / f"spool-{number}.sqlite"
+        self._number = number
         self.limit_bytes = limit_bytes
         self._as_guest = as_guest
         self._lock = threading.RLock()
@@ -131,6 +136,52 @@ class Spool:
             except BaseException:
                 self.close()
                 raise
+
+    def adopt(self, workers: int) -> list[str]:
+        """Takes in what former workers left, when there were more of them: spools beyond the first `workers` are shared
+        among those. Answers what there is to say on it.
+        """
+        said = []
+        for number in numbers(self.path.parent):
+            if number < workers or number % workers != self._number:
+                continue
+            former = Spool(self.path.parent, number)
+            try:
+                what = former.open() or f"took over {self._take_over(former)} batches of {former.path.name}"
+                former.delete()
+            except SpoolError as error:
+                what = f"{former.path.name} of a former worker is left alone: {error}"
+                former.close()
+            said.append(what)
+        return said
+
+    def _take_over(self, former: Spool) -> int:
+        """All of it, behind what is here."""
+        with self._lock, self._translated():
+            db = self._connection
+            db.execute("ATTACH ? AS former", (str(former.path),))
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                for table, columns in (
+                    ("batch", "made_ms, calls, packed"),
+                    ("dead", "made_ms, calls, status, answer, packed"),
+                ):
+                    db.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM former.{table} ORDER BY id")
+                (count,) = db.execute("SELECT count(*) FROM former.batch").fetchone()
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                db.execute("DETACH former")
+            return int(count)
+
+    def delete(self) -> None:
+        """The file is of no more use."""
+        with self._lock:
+            self.close()
+            for suffix in ("", "-wal", "-shm", ".lock"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self.path}{suffix}")
 
     def _prepare(self) -> None:
         try:
@@ -435,6 +486,12 @@ class Spool:
             if code in _DAMAGE:
                 raise SpoolError(f"it is damaged: {error}", is_damaged=True) from None
             raise SpoolError(_WORDS.get(code, str(error))) from None
+
+
+def numbers(folder: Path) -> list[int]:
+    """Of the spools that are there."""
+    found = (re.fullmatch(r"spool-(\d+)\.sqlite", path.name) for path in folder.glob("spool-*.sqlite"))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def _table(dead: bool) -> str:

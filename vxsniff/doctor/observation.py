@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections import Counter
+from typing import Final, TypedDict, cast
 
 
 class CollectorSeen(TypedDict, total=False):
@@ -48,3 +49,24 @@ class Observation(TypedDict, total=False):
     unwanted_vnis: list[int]
     app_ports: list[int]
     collector: CollectorSeen
+
+
+_LARGEST: Final = frozenset(("longest_cut_bytes",))
+_THE_SAME: Final = frozenset(("is_file", "where", "port", "wanted_vnis", "unwanted_vnis", "app_ports", "collector"))
+
+
+def merged(some: list[Observation]) -> Observation:
+    """What several workers saw, each a part of the traffic, with the same settings."""
+    found: dict[str, object] = {}
+    for one in some:
+        for name, value in one.items():
+            before = found.get(name)
+            if before is None:
+                found[name] = value
+            elif name in _THE_SAME:
+                continue
+            elif isinstance(value, int) and isinstance(before, int):
+                found[name] = max(before, value) if name in _LARGEST else before + value
+            elif isinstance(value, dict) and isinstance(before, dict):
+                found[name] = dict(Counter(before) + Counter(value))
+    return cast(Observation, found)
