@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import chart, devices, growth, live, offline, traffic
+from bench import chart, devices, growth, live, offline, receive, traffic, workers
 from vxsniff.app.build import build
 
 RESULTS = Path(__file__).parent / "results"
@@ -46,10 +46,16 @@ def main() -> None:
     found["files"] = _beside_others(folder, chosen.compiled)
     found["devices"] = devices.run(folder, chosen.compiled)
     found["live"] = live.run(folder, chosen.compiled)
+    if chosen.compiled:
+        found["workers"] = workers.run(folder, Path(chosen.compiled))
+    found["receive"] = receive.run()
     _show(found)
     for name, figures in found["builds"].items():
         growth.show(name, figures["growth"])
     live.show(found["live"])
+    if "workers" in found:
+        workers.show(found["workers"])
+    receive.show(found["receive"])
     devices.show(found["devices"])
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{time.strftime('%Y-%m-%d')}.json"
