@@ -108,6 +108,16 @@ def test_empty_matches_are_replaced_as_re_does(source, value):
     assert pattern.replace(value, Template("-", pattern)) == re.sub(source, "-", value)
 
 
+@given(
+    st.sampled_from(["a@", "[ab]+@[ab]+", "@(a|b)", "-{2}", "é.", "[0-9.]{3,}", "a(?:b|@)", r"\.\d"]),
+    st.lists(st.sampled_from(["a", "b", "@", "-", "é", ".1", "12", " ", "a@b", "--", "ß"]), max_size=12).map("".join),
+    st.sampled_from(["x", "", "<\\g<0>>", "@", "é"]),
+)
+def test_every_match_is_replaced_and_what_lies_between_stays(source, value, template):
+    pattern = Pattern(source)
+    assert pattern.replace(value, Template(template, pattern)) == re.sub(source, template, value)
+
+
 def test_a_long_value_is_replaced_as_a_whole():
     pattern = Pattern(".*")
     assert pattern.replace("a" * 100_000, Template("x", pattern)) == "xx"  # as re: the text, and the nothing behind it

@@ -45,6 +45,7 @@ class Pattern:
     __slots__ = (
         "_ascii_only",
         "_character",
+        "_character_bytes",
         "_ends_open",
         "_least",
         "_linear",
@@ -80,6 +81,7 @@ class Pattern:
                 self._linear = None
         self.is_linear = self._linear is not None
         self._least, self._character = needs(source)
+        self._character_bytes = self._character.encode()
 
     def _suits_linear(self, value: str) -> bool:
         return not (self._ascii_only and not value.isascii()) and not (self._ends_open and value.endswith("\n"))
@@ -119,11 +121,12 @@ class Pattern:
             return value
         if self._linear is None or not self._suits_linear(value):
             return self._replace_bounded(value, template)
-        text = value.encode()
+        text = value.encode()  # offsets are bytes: RE2 then need not count characters
+        if self._least:
+            return self._replace_each(value, text, template)
         parts: list[bytes] = []
         end = 0
-        # Offsets are bytes: RE2 then need not count characters. Like `re`, an empty match right behind another
-        # match is replaced as well.
+        # Like `re`, an empty match right behind another match is replaced as well.
         pos = 0
         size = len(text)
         constant = template.constant
@@ -145,6 +148,25 @@ class Pattern:
             step = _char_bytes(text, stop)
             parts.append(text[stop : stop + step])
             pos = end = stop + max(step, 1)
+        if not parts:
+            return value
+        parts.append(text[end:])
+        return b"".join(parts).decode()
+
+    def _replace_each(self, value: str, text: bytes, template: Template) -> str:
+        """The same for an expression without empty matches."""
+        assert self._linear is not None
+        parts: list[bytes] = []
+        end = 0
+        constant = template.constant
+        character = self._character_bytes
+        for match in self._linear.finditer(text):
+            start, stop = match.span()
+            parts.append(text[end:start])
+            parts.append(constant if constant is not None else template.expand_bytes(match))
+            end = stop
+            if character and text.find(character, end) < 0:
+                break  # what every match has is not in the rest
         if not parts:
             return value
         parts.append(text[end:])
