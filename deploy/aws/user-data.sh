@@ -160,6 +160,7 @@ Restart=on-failure
 RestartSec=2
 RestartPreventExitStatus=2
 TimeoutStopSec=20
+KillMode=mixed
 
 User=vxsniff
 Group=vxsniff

@@ -71,7 +71,7 @@ def test_a_stream_whose_reader_has_gone_is_gone():
 def test_who_shares_a_file_waits_while_another_writes(tmp_path):
     path = str(tmp_path / "calls")
     first, second = FileOutlet(path, is_shared=True), FileOutlet(path, is_shared=True)
-    with wait_for_lock(first._fd):
+    with wait_for_lock(first._fd, 5):
         writing = threading.Thread(target=second.send, args=(Batch(1, b"second\n"), 5))
         writing.start()
         time.sleep(0.2)

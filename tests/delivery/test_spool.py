@@ -334,3 +334,18 @@ def test_a_damaged_spool_of_a_former_worker_is_set_aside(tmp_path):
     assert numbers(tmp_path) == [0]
     assert len(list(tmp_path.glob("spool-1.sqlite.damaged-*"))) >= 1
     mine.close()
+
+
+def test_what_lies_in_a_spool_when_its_share_becomes_smaller_stays(tmp_path):
+    great = Spool(tmp_path, 0, 4 << 20)
+    great.open()
+    great.append([batch(n, 50_000) for n in range(50)])
+    great.close()
+    share = Spool(tmp_path, 0, 1 << 20, total_bytes=4 << 20)
+    share.open()
+    assert share.append([batch(50, 100)]).calls <= 1
+    share.close()
+    lowered = Spool(tmp_path, 0, 1 << 20)  # by who set a lower limit for all
+    lowered.open()
+    assert lowered.append([batch(51, 100)]).calls > 25
+    lowered.close()

@@ -7,15 +7,19 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.builders import CLIENT, SERVER, Endpoint, answer, get, in_vxlan, talk
 from tests.e2e.collector import Collector
-from tests.e2e.program import Running, environment, free_tcp_port, in_ledger, vxsniff
+from tests.e2e.program import Running, environment, free_tcp_port, free_udp_port, in_ledger, vxsniff
+from vxsniff.app import supervisor
+from vxsniff.app.settings import resolve
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several workers are there on Linux only")
 
@@ -316,6 +320,198 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
         crew.process.send_signal(signal.SIGINT)
         assert crew.process.wait(3) == -signal.SIGINT
         crew.wait_until(lambda: not any(_is_running(pid) for pid in pids), 3)
+
+
+def test_a_worker_that_was_ended_in_order_is_started_again_and_can_be_told(tmp_path):
+    with Crew("--url", "calls.ndjson", cwd=tmp_path) as crew:
+        pid = crew.pids()[0]
+        os.kill(pid, signal.SIGTERM)
+        crew.wait_until(lambda: crew.pids()[0] != pid and crew.health() == 200)
+        assert crew.tell("off").stdout.startswith(b"off: ")
+        assert crew.tell("on").stdout.startswith(b"on: ")
+        assert crew.tell("reload").stdout == b"nothing has changed\n"
+        assert b"VNIs: all" in crew.tell("status").stdout
+        assert crew.stop() == 0
+
+
+def test_off_holds_for_a_worker_that_is_being_started(tmp_path):
+    with Collector() as collector, Crew("--url", collector.url, cwd=tmp_path) as crew:
+        pid = crew.pids()[1]
+        os.kill(pid, signal.SIGKILL)
+        crew.wait_until(lambda: crew.pids()[1] != pid)
+        assert crew.tell("off").returncode == 0
+        crew.send(together(calls("/unseen")))
+        assert crew.tell("on").returncode == 0
+        crew.wait_until(lambda: crew.health() == 200)
+        crew.send(together(calls("/seen", range(30_000, 30_040))))
+        assert collector.wait_for(40)
+        crew.stop()
+    assert paths_of(collector.lines) == sorted(calls("/seen", range(30_000, 30_040)))
+    assert in_ledger(crew.log, "kernel_dropped") == 0
+
+
+def test_a_worker_that_dies_just_before_the_end_leaves_nothing_in_its_socket(tmp_path):
+    sent = calls("/late")
+    with Collector() as collector, Crew("--url", collector.url, cwd=tmp_path) as crew:
+        pid = crew.pids()[1]
+        os.kill(pid, signal.SIGSTOP)
+        crew.send(together(sent))
+        os.kill(pid, signal.SIGKILL)
+        assert crew.stop() == 0
+    assert paths_of(collector.lines) == sorted(sent)
+
+
+def test_a_worker_that_is_started_again_has_the_settings_that_hold_not_those_of_the_file(tmp_path):
+    (tmp_path / "rules").write_text("include debug")
+    (tmp_path / ".env").write_text("SNIFFER_MIRROR_VNIS=7\n")
+    rules = {"--rules": f"file://{tmp_path / 'rules'}"}
+    with Collector() as collector, Crew("--url", collector.url, *rules.popitem(), cwd=tmp_path) as crew:
+        (tmp_path / ".env").write_text("SNIFFER_MIRROR_VNIS=8\nSNIFFER_MIRROR_GENEVEPORT=6081\n")
+        (tmp_path / "rules").write_text("/.*/ remove")
+        pid = crew.pids()[1]
+        os.kill(pid, signal.SIGKILL)
+        crew.wait_until(lambda: crew.pids()[1] != pid and crew.health() == 200)
+        crew.send(together(calls("/seven")))
+        assert collector.wait_for(40)
+        said = crew.tell("reload").stdout.decode()
+        assert "SNIFFER_MIRROR_VNIS is now 8" in said
+        assert "SNIFFER_MIRROR_GENEVEPORT has changed: that takes effect at the next start" in said
+        # And after a reload those that were held back still are.
+        (tmp_path / ".env").write_text("SNIFFER_MIRROR_VNIS=wrong\n")
+        (tmp_path / "rules").write_text("include debug")
+        pid = crew.pids()[1]
+        os.kill(pid, signal.SIGKILL)
+        crew.wait_until(lambda: crew.pids()[1] != pid and crew.health() == 200)
+        status = crew.tell("status").stdout.decode()
+        crew.stop()
+    assert "VNIs: 8" in status
+    assert paths_of(collector.lines) == sorted(calls("/seven"))
+
+
+def test_a_reload_holds_for_what_comes_while_a_worker_is_dead(tmp_path):
+    (tmp_path / ".env").write_text("SNIFFER_MIRROR_VNIS=7\n")
+    with Collector() as collector, Crew("--url", collector.url, cwd=tmp_path) as crew:
+        for _ in range(2):
+            pid = crew.pids()[1]
+            os.kill(pid, signal.SIGKILL)
+            crew.wait_until(lambda pid=pid: f"(process {pid}) has died" in crew.log)
+            if not _:
+                crew.wait_until(lambda: crew.health() == 200)
+        (tmp_path / ".env").write_text("SNIFFER_MIRROR_VNIS=8\n")
+        assert crew.tell("reload").returncode == 0
+        sent = {f"/eight{port}": call(f"/eight{port}", port, vni=8) for port in CONNECTIONS}
+        crew.send(together(sent))
+        assert collector.wait_for(len(sent))
+        crew.stop()
+    assert paths_of(collector.lines) == sorted(sent)
+
+
+def test_where_one_worker_hangs_the_others_still_answer(tmp_path):
+    with Crew("--url", "calls.ndjson", cwd=tmp_path) as crew:
+        os.kill(crew.pids()[0], signal.SIGSTOP)
+        status = crew.tell("status").stdout.decode()
+        assert "VNIs: all" in status
+        assert "worker 0: process" in status
+        off = crew.tell("off")
+        assert off.returncode == 2
+        assert b"worker 0 does not answer" in off.stderr
+        # While a reload waits for it others are started again, and a signal need not wait.
+        crew.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        os.kill(crew.pids()[0], signal.SIGKILL)
+        started_s = time.monotonic()
+        assert crew.stop() == 0
+        assert time.monotonic() - started_s < 7
+
+
+def test_a_doctor_survives_the_death_of_a_worker(tmp_path):
+    with Crew("--url", "calls.ndjson", cwd=tmp_path) as crew:
+        doctor = subprocess.Popen(
+            [sys.executable, "-m", "vxsniff", "doctor", "--seconds", "3"],
+            cwd=tmp_path,
+            env=environment(SNIFFER_CONTROL_SOCKET=str(crew.control)),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(1.5)
+        os.kill(crew.pids()[0], signal.SIGKILL)
+        said, _ = doctor.communicate(timeout=30)
+        assert "1 workers" in said
+        crew.stop()
+
+
+def test_switches_that_come_at_once_leave_all_workers_alike(tmp_path):
+    with Crew("--url", "calls.ndjson", cwd=tmp_path) as crew:
+        for _ in range(6):
+            words = ("off", "on")
+            with ThreadPoolExecutor(2) as pool:
+                assert all(done.returncode == 0 for done in pool.map(crew.tell, words))
+        is_on = crew.metric("vxsniff_capturing") == 1
+        crew.wait_until(lambda: crew.health() == (200 if is_on else 503))
+        assert crew.tell("on").returncode == 0
+        crew.wait_until(lambda: crew.health() == 200)
+        crew.stop()
+
+
+def test_with_standard_input_closed_all_workers_run(tmp_path):
+    closed = ("sh", "-c", 'exec "$@" 0<&-', "sh")
+    with Crew("--url", "calls.ndjson", cwd=tmp_path, prefix=closed) as crew:
+        assert crew.stop() == 0
+    assert in_ledger(crew.log, "worker_restarts") == 0
+
+
+def test_an_interpreter_that_is_gone_for_a_while_is_tried_again(tmp_path, monkeypatch):
+    link = tmp_path / "python"
+    link.symlink_to(sys.executable)
+    monkeypatch.setattr(Crew, "command", (str(link), "-m", "vxsniff"))
+    with Crew("--url", "calls.ndjson", cwd=tmp_path, env={"PYTHONPATH": os.pathsep.join(sys.path)}) as crew:
+        link.rename(tmp_path / "away")
+        os.kill(crew.pids()[0], signal.SIGKILL)
+        crew.wait_until(lambda: crew.log.count("worker 0 can't be started: No such file or directory") == 2)
+        (tmp_path / "away").rename(link)
+        crew.wait_until(lambda: crew.health() == 200)
+        assert crew.stop() == 0
+
+
+def test_a_worker_that_hangs_for_long_is_killed_and_started_again(tmp_path, monkeypatch, caplog):
+    """In this process, to hang for a shorter time than HUNG_S."""
+    monkeypatch.setattr(supervisor, "HUNG_S", 2.0)
+    caplog.set_level("INFO")
+    options = ["--workers", "2", "--port", str(free_udp_port()), "--url", str(tmp_path / "calls"), "--metrics", "off"]
+    flags = {
+        "SNIFFER_WORKERS": "2",
+        "SNIFFER_MIRROR_VXLANPORT": options[3],
+        "USAGE_LOGGERS_URL": options[5],
+        "SNIFFER_METRICS_ADDRESS": "off",
+        "SNIFFER_CONTROL_SOCKET": "off",
+    }
+
+    def pids():
+        return re.findall(r"worker \d: process (\d+)", caplog.text)
+
+    def halt_one():
+        end_s = time.monotonic() + 30
+        while len(pids()) < 2 and time.monotonic() < end_s:
+            time.sleep(0.05)
+        time.sleep(1.0)
+        os.kill(int(pids()[0]), signal.SIGSTOP)
+        while len(pids()) < 3 and time.monotonic() < end_s:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=halt_one).start()
+    command = [sys.executable, "-m", "vxsniff", *options, "--control", "off"]
+    crew = supervisor.Supervisor(resolve(flags, {}, {}), lambda inputs: resolve(flags, {}, {}), command)
+    assert crew.run() == 0
+    assert f"worker 0 (process {pids()[0]}) hangs: it is killed" in caplog.text
+    assert len(pids()) == 3
+
+
+@pytest.mark.parametrize("url", ["/nonexistent/folder/calls", "https://.example/"])
+def test_a_place_that_calls_can_not_go_to_stops_the_start(tmp_path, url):
+    done = vxsniff("--workers", "2", "--url", url, "--port", "0", "--metrics", "off", cwd=tmp_path, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize(

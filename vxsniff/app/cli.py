@@ -20,7 +20,7 @@ from vxsniff.app.control import ControlError, ask
 from vxsniff.app.doctor import run_doctor
 from vxsniff.app.inherited import Inherited
 from vxsniff.app.metrics import ask_health
-from vxsniff.app.settings import Settings, SettingsError
+from vxsniff.app.settings import Inputs, Settings, SettingsError
 from vxsniff.app.spool import spool_app
 from vxsniff.app.supervisor import Supervisor, own_command
 from vxsniff.app.table import BY_VARIABLE
@@ -162,8 +162,13 @@ def capture(
 
     inherited = Inherited.take(os.environ)
 
-    def read_settings() -> Settings:
-        chosen = settings.resolve(flags, os.environ, dotenv_values(".env"))
+    def read_settings(inputs: Inputs | None = None) -> Settings:
+        """Anew, or of inputs that were read before."""
+        if inherited is not None:
+            inputs = inherited.inputs()
+        if inputs is None:
+            return settings.resolve(flags, os.environ, dotenv_values(".env"))
+        chosen = settings.resolve(flags, os.environ, *inputs)
         return chosen if inherited is None else chosen.share(inherited.workers)
 
     chosen = read_settings()

@@ -160,5 +160,7 @@ def ask(path: Path | bytes, words: list[str], timeout_s: float = CLIENT_TIMEOUT_
             raise ControlError(f"no permission to use {place}: ask as its owner, or as root") from None
         except OSError as error:
             raise ControlError(f"no answer from the vxsniff at {place}: {error.strerror or error}") from None
+    if not data:
+        raise ControlError(f"no answer from the vxsniff at {place}: it ended before it answered")
     verdict, _, text = data.decode(errors="replace").partition("\n")
     return verdict == "ok", text.rstrip("\n")

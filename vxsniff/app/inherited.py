@@ -1,7 +1,8 @@
-"""What a worker has from the supervisor that started it: sockets, a place to report to, and a line to its life.
+"""What a worker has from the supervisor that started it: sockets, settings, a place to report to, a line to its life.
 
-It is told of in an environment variable, VXSNIFF_WORKER, by numbers of open files (sockets of a group, a listening
-socket for requests, a board, and a pipe that is closed when the supervisor has ended, however it did).
+It is told of in an environment variable, VXSNIFF_WORKER, by numbers of open files: sockets of a group, a listening
+socket for requests, a board to report on, one with the inputs of the settings that hold, and a pipe that is closed when
+the supervisor has ended, however it did.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from collections.abc import MutableMapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from vxsniff.app.settings import Inputs
+from vxsniff.capture.udp import Port
+
 VARIABLE: Final = "VXSNIFF_WORKER"
 _HEADER: Final = struct.Struct("=QQ")
-_SLOT_BYTES: Final = 1 << 20
+_SLOT_BYTES: Final = 1 << 30
+"""More than any text has; the file is as long as what was written."""
 
 
 class Board:
@@ -30,12 +35,15 @@ class Board:
         self.fd = fd
         self._written = 0
 
+    def close(self) -> None:
+        os.close(self.fd)
+
     @classmethod
     def create(cls) -> Board:
         return cls(os.memfd_create("vxsniff-board"))
 
     def write(self, text: str) -> None:
-        data = text.encode()[:_SLOT_BYTES]
+        data = text.encode()
         self._written += 1
         os.pwrite(self.fd, data, _HEADER.size + _SLOT_BYTES * (self._written % 2))
         os.pwrite(self.fd, _HEADER.pack(self._written, len(data)), 0)
@@ -60,14 +68,16 @@ class Numbers:
     worker: int
     workers: int
     is_on: bool
+    ports: tuple[Port, ...]
     sockets: tuple[int, ...]
     control: int
     board: int
+    inputs: int
     lifeline: int
 
     @property
     def files(self) -> tuple[int, ...]:
-        return (*self.sockets, self.control, self.board, self.lifeline)
+        return (*self.sockets, self.control, self.board, self.inputs, self.lifeline)
 
     def as_text(self) -> str:
         return json.dumps(asdict(self))
@@ -78,9 +88,11 @@ class Inherited:
 
     def __init__(self, numbers: Numbers) -> None:
         self.worker, self.workers, self.is_on = numbers.worker, numbers.workers, numbers.is_on
+        self.ports = [Port(*port) for port in numbers.ports]
         self.sockets = [socket.socket(fileno=fd) for fd in numbers.sockets]
         self.control = socket.socket(fileno=numbers.control)
         self.board = Board(numbers.board)
+        self._inputs = Board(numbers.inputs)
         self._lifeline = numbers.lifeline
 
     @classmethod
@@ -88,6 +100,15 @@ class Inherited:
         """None in a process that no supervisor has started. The variable is gone then."""
         text = environ.pop(VARIABLE, "")
         return cls(Numbers(**json.loads(text))) if text else None
+
+    def inputs(self) -> Inputs:
+        """What settings are to be made of, as the supervisor has it."""
+        return Inputs(*json.loads(self._inputs.read()))
+
+    def close_sockets(self) -> None:
+        """They stay open in the supervisor, if there is one."""
+        for one in self.sockets:
+            one.close()
 
     def end_with_supervisor(self) -> None:
         """A supervisor that was killed could not say so: when it is gone, this process is asked to end."""

@@ -52,10 +52,12 @@ class LiveCapture:
         lock: threading.Lock,
         should_stop: Callable[[], bool],
         inherited: Sequence[socket.socket] = (),
+        ports: list[Port] | None = None,
     ) -> None:
-        """Sockets that are `inherited` are used in place of own ones."""
+        """Sockets that are `inherited` are used in place of own ones, for these `ports`."""
         self._settings = chosen
         self._inherited = inherited
+        self._ports = ports if ports is not None else udp_ports(chosen)
         self._pipeline = pipeline
         self._lock = lock
         self._should_stop = should_stop
@@ -134,7 +136,7 @@ class LiveCapture:
             return PcapSource(options, self._pipeline)
         decoder = self._pipeline.decoder
         wanted = None if chosen.no_filter else (decoder.vnis, decoder.ports)
-        return UdpSource(chosen.address, udp_ports(chosen), self._pipeline, wanted, self._inherited)
+        return UdpSource(chosen.address, self._ports, self._pipeline, wanted, self._inherited)
 
     def log_notes(self) -> None:
         """Says in the log what the source has to say."""
@@ -157,6 +159,7 @@ class LiveCapture:
         """Closes sockets or devices. Connections that are open end here; what is complete of them is delivered."""
         if self._source is None:
             return "it is off already"
+        self._source.shut_out()
         self._drain(self._source)
         self.close()
         with self._lock:

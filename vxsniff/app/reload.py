@@ -6,7 +6,8 @@ import dataclasses
 from typing import Final, NamedTuple
 
 from vxsniff.app.pipeline import Pipeline
-from vxsniff.app.settings import Settings
+from vxsniff.app.settings import Inputs, Settings
+from vxsniff.app.table import BY_VARIABLE
 from vxsniff.app.values import without_password
 
 # Field of Settings -> the variable that people know it by.
@@ -21,6 +22,7 @@ _APPLIED: Final = {
     "call_ids": "SNIFFER_CALL_ID",
     "debug": "SNIFFER_DEBUG_ENABLED",
 }
+NOTHING: Final = "nothing has changed"
 _AT_NEXT_START: Final = {
     "engine": "SNIFFER_ENGINE",
     "port": "SNIFFER_MIRROR_VXLANPORT",
@@ -64,17 +66,41 @@ def changes_outlet(old: Settings, new: Settings) -> bool:
     return old.url != new.url or old.rules.skip_compression != new.rules.skip_compression
 
 
+def waiting(old: Settings, new: Settings, delivers: bool) -> list[str]:
+    """Variables whose change waits for the next start."""
+    waits = [name for field, name in _AT_NEXT_START.items() if getattr(old, field) != getattr(new, field)]
+    if old.url != new.url and not (old.posts and new.posts):
+        waits.append("USAGE_LOGGERS_URL")
+    if not delivers and old.delivers != new.delivers:
+        waits.append("USAGE_LOGGERS_DISABLE")
+    return waits
+
+
+def in_words(waits: list[str]) -> list[str]:
+    return [f"{name} has changed: that takes effect at the next start" for name in waits]
+
+
+def held_back(old: Settings, new: Settings) -> Inputs:
+    """The new inputs, but as they were before where a change waits for the next start."""
+    dotenv = dict(new.inputs.dotenv)
+    for variable in {*_AT_NEXT_START.values(), *waiting(old, new, old.delivers)}:
+        for name in (variable, *BY_VARIABLE[variable].aliases):
+            if name in old.inputs.dotenv:
+                dotenv[name] = old.inputs.dotenv[name]
+            else:
+                dotenv.pop(name, None)
+    return Inputs(dotenv, new.inputs.rules_text)
+
+
 def apply(old: Settings, new: Settings, pipeline: Pipeline, delivers: bool) -> Changes:
     """Has the pipeline use what it can. The caller sees to it that it stands still meanwhile, and to the outlet."""
     kept = {field: getattr(old, field) for field in _AT_NEXT_START}
     lines = []
-    waits = [name for field, name in _AT_NEXT_START.items() if getattr(old, field) != getattr(new, field)]
-    if old.url != new.url and not (old.posts and new.posts):
+    waits = waiting(old, new, delivers)
+    if "USAGE_LOGGERS_URL" in waits:
         kept["url"] = old.url
-        waits.append("USAGE_LOGGERS_URL")
-    if not delivers and old.delivers != new.delivers:
+    if "USAGE_LOGGERS_DISABLE" in waits:
         kept["disable"] = old.disable
-        waits.append("USAGE_LOGGERS_DISABLE")
     chosen = dataclasses.replace(new, **kept)
     for field, name in _APPLIED.items():
         if _essence(old, field) != _essence(chosen, field):
@@ -88,8 +114,8 @@ def apply(old: Settings, new: Settings, pipeline: Pipeline, delivers: bool) -> C
         chosen.call_ids,
         disabled=chosen.disable or not delivers,
     )
-    lines += [f"{name} has changed: that takes effect at the next start" for name in waits]
-    return Changes(chosen, lines or ["nothing has changed"])
+    lines += in_words(waits)
+    return Changes(chosen, lines or [NOTHING])
 
 
 def _essence(chosen: Settings, field: str) -> object:

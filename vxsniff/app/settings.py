@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from vxsniff.app import values
@@ -36,6 +36,13 @@ _MIRROR_VARIABLES: Final = (
 
 class SettingsError(Exception):
     """A setting is wrong: which one, its value, what is allowed."""
+
+
+class Inputs(NamedTuple):
+    """What settings were read from that may change while flags and environment stay: lines of .env, rules as text."""
+
+    dotenv: dict[str, str | None]
+    rules_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ class Settings:
     verbosity: int
     debug_export: str
     debug_endpoint: str
+    inputs: Inputs
 
     @property
     def posts(self) -> bool:
@@ -139,13 +147,24 @@ class _Source:
             raise SettingsError(f"{origin or variable}: {error}") from None
 
 
-def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> Settings:
-    """Settings from their three sources, each by variable name. Raises SettingsError."""
+def resolve(
+    flags: Mapping[str, str],
+    environ: Mapping[str, str],
+    dotenv: Mapping[str, str | None],
+    rules_text: str | None = None,
+) -> Settings:
+    """Settings from their three sources, each by variable name. Raises SettingsError. `rules_text` is what the rules'
+    file holds, where it is not to be read.
+    """
     source = _Source(flags, environ, dotenv)
     read = source.get("SNIFFER_READ", values.parse_files)
     engine = _engine(source, bool(read))
-    rules_text, rules_origin = source.find("USAGE_LOGGERS_RULES")
-    rules = source.get("USAGE_LOGGERS_RULES", load_rules)
+    rules_setting, rules_origin = source.find("USAGE_LOGGERS_RULES")
+    rules_text = source.get("USAGE_LOGGERS_RULES", read_rules) if rules_text is None else rules_text
+    try:
+        rules = parse_rules(rules_text)
+    except RuleError as error:
+        raise SettingsError(f"{rules_origin or 'USAGE_LOGGERS_RULES'}: {error}") from None
     url, url_origin = source.find("USAGE_LOGGERS_URL")
     url = source.get("USAGE_LOGGERS_URL", values.parse_url)
     disable = source.get("USAGE_LOGGERS_DISABLE", values.parse_bool)
@@ -191,7 +210,7 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         spool_limit_bytes=source.get("SNIFFER_SPOOL_LIMIT", values.size_between(values.MIB, 16 * values.TIB)),
         spool_always=source.get("SNIFFER_SPOOL_ALWAYS", values.parse_bool),
         rules=rules,
-        rules_origin=_rules_in_words(rules_text, rules_origin),
+        rules_origin=_rules_in_words(rules_setting, rules_origin),
         realip_header=source.get("SNIFFER_REALIP_HEADER", values.parse_header_name),
         body_limit_bytes=source.get("SNIFFER_BODY_LIMIT", values.size_between(1024, 256 * values.MIB)),
         call_ids=source.get("SNIFFER_CALL_ID", values.parse_bool),
@@ -204,6 +223,7 @@ def resolve(flags: Mapping[str, str], environ: Mapping[str, str], dotenv: Mappin
         verbosity=source.get("SNIFFER_DEBUG_VERBOSITY", values.parse_verbosity),
         debug_export=export,
         debug_endpoint=endpoint,
+        inputs=Inputs(dict(dotenv), rules_text),
     )
 
 
@@ -339,20 +359,17 @@ def _check_plain_http(url: str, origin: str, rules: RuleSet) -> None:
         )
 
 
-def load_rules(text: str) -> RuleSet:
-    r"""Rules from a setting: the text itself, `\n` for line breaks where it has none, or `file://PATH`."""
+def read_rules(text: str) -> str:
+    r"""The text of the rules from a setting: the text itself, `\n` for line breaks where it has none, or `file://PATH`.
+    Raises ValueError.
+    """
     if text.strip().startswith("file://"):
         path = text.strip().removeprefix("file://")
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            return Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the rules file {path} can't be read: {_reason(error)}") from None
-    elif "\n" not in text:
-        text = text.replace("\\n", "\n")
-    try:
-        return parse_rules(text)
-    except RuleError as error:
-        raise ValueError(str(error)) from None
+    return text if "\n" in text else text.replace("\\n", "\n")
 
 
 def read_vnis_file(path: str) -> VniFilter:

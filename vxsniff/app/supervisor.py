@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,17 +23,19 @@ from types import FrameType
 from typing import Final
 
 from vxsniff import __version__
-from vxsniff.app import ledger, ledgers
+from vxsniff.app import ledger, ledgers, reload, values
 from vxsniff.app.banner import log_start
 from vxsniff.app.build import build
 from vxsniff.app.control import ControlError, ask, listen_unnamed
+from vxsniff.app.doctor import MAX_WATCH_S
 from vxsniff.app.inherited import VARIABLE, Board, Numbers
 from vxsniff.app.ledger import Entry, Ledger
 from vxsniff.app.live import HEALTHY_WITHIN_S, SOCKET_COUNTS, udp_ports
+from vxsniff.app.outlets import open_outlet
 from vxsniff.app.report import Report
 from vxsniff.app.serving import control_served, metrics_served
-from vxsniff.app.settings import Settings, SettingsError
-from vxsniff.app.worker import EXIT_OK, GRACE_S, SECOND_SIGNAL_S, print_ledger
+from vxsniff.app.settings import Inputs, Settings, SettingsError
+from vxsniff.app.worker import EXIT_OK, EXIT_USAGE, GRACE_S, SECOND_SIGNAL_S, print_ledger
 from vxsniff.capture.group import SocketGroup
 from vxsniff.capture.udp import KERNEL_FILTERED
 from vxsniff.doctor import observation
@@ -40,14 +43,20 @@ from vxsniff.doctor.observation import Observation
 
 END_S: Final = GRACE_S + 6.0
 """How long workers may take to end: delivery's grace, and what comes before and after it."""
-START_S: Final = 10.0
+START_S: Final = 5.0
 """How long one that was just started may take to say so, before it is asked to end."""
+HUNG_S: Final = 30.0
+"""One that has not reported for so long is killed."""
+ORDERLY_S: Final = 0.5
+"""One that ended in order was asked to by somebody, who may be asking this process as well."""
 STEADY_S: Final = 10.0
 """One that died sooner is started again after a pause, which grows."""
 PAUSE_FIRST_S: Final = 0.5
 PAUSE_MAX_S: Final = 30.0
 _LOOK_S: Final = 0.1
-_ASK_S: Final = 12.0
+ASK_S: Final = 8.5
+"""How long a worker may take to answer: longer than it gives itself, less than who asks us waits."""
+ABOUT_S: Final = 1.0
 
 _log = logging.getLogger("vxsniff")
 
@@ -58,29 +67,33 @@ class _Member:
     def __init__(self, number: int, group: SocketGroup) -> None:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
-        self.address: bytes
-        self._listener, self.address = listen_unnamed()
+        self.started_s = 0.0
+        self.start_s = 0.0
+        """When it is to be started again."""
+        self._listener: socket.socket | None = None
+        self._address = b""
         self._group = group
         self._board = Board.create()
         self._last: Report | None = None
         self._former: list[Ledger] = []  # of processes that died
-        self.started_s = 0.0
-        self.deaths = 0  # one soon after the other
-        self.start_s = 0.0  # when it is to be started again
+        self._deaths = 0  # one soon after the other
 
-    def start(self, command: list[str], workers: int, is_on: bool, lifeline: int) -> None:
-        self._board.clear()
-        self._last = None
+    def start(self, command: list[str], workers: int, is_on: bool, inputs: Board, lifeline: int) -> None:
+        """Raises OSError."""
+        self.started_s = time.monotonic()
+        self._close_listener()  # who used it has shut it down, if it ended in order
+        self._listener, self._address = listen_unnamed()
         numbers = Numbers(
             self.number,
             workers,
             is_on,
+            tuple(self._group.ports),
             tuple(one.fileno() for one in self._group.of(self.number)),
             self._listener.fileno(),
             self._board.fd,
+            inputs.fd,
             lifeline,
         )
-        self.started_s = time.monotonic()
         # In a process group of its own: Ctrl-C reaches it through its supervisor alone.
         self.process = subprocess.Popen(
             command,
@@ -92,7 +105,8 @@ class _Member:
 
     @property
     def is_alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        process = self.process
+        return process is not None and process.poll() is None
 
     def report(self) -> Report | None:
         """Its latest one; None when it has made none yet, or is dead."""
@@ -107,28 +121,33 @@ class _Member:
         report = self.report()
         return [*self._former, report.ledger] if report is not None else self._former
 
-    def died(self) -> None:
-        """Takes its last report for what it was, and sets when it is to be started again."""
+    def died(self) -> float:
+        """Takes its last report for what it was; the seconds until it is to be started again."""
         last = self.report()
         if last is not None:
             self._former = [ledgers.merged([*self._former, ledgers.settled(last.ledger)], ())]
         self._last = None
         self._board.clear()
-        now_s = time.monotonic()
-        self.deaths = 0 if now_s - self.started_s >= STEADY_S else self.deaths + 1
-        pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2.0 ** min(self.deaths - 1, 16)) if self.deaths else 0.0
-        self.start_s = now_s + pause_s
         self.process = None
+        now_s = time.monotonic()
+        self._deaths = 0 if now_s - self.started_s >= STEADY_S else self._deaths + 1
+        pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2.0 ** min(self._deaths - 1, 16)) if self._deaths else 0.0
+        self.start_s = now_s + pause_s
+        return pause_s
 
-    def ask(self, words: list[str], timeout_s: float = _ASK_S) -> tuple[bool, str]:
+    def ask(self, words: list[str], timeout_s: float) -> tuple[bool, str]:
         try:
-            return ask(self.address, words, timeout_s)
+            return ask(self._address, words, timeout_s)
         except ControlError:
             return False, f"worker {self.number} does not answer"
 
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+
     def close(self) -> None:
-        self._listener.close()
-        os.close(self._board.fd)
+        self._close_listener()
+        self._board.close()
 
 
 class Supervisor:
@@ -137,11 +156,15 @@ class Supervisor:
     `command` starts a vxsniff with the same settings.
     """
 
-    def __init__(self, chosen: Settings, read_again: Callable[[], Settings], command: list[str]) -> None:
+    def __init__(self, chosen: Settings, read_again: Callable[[Inputs | None], Settings], command: list[str]) -> None:
+        """`read_again` reads the settings anew, or makes them of inputs that were read; raises SettingsError."""
+        _fill_standard_files()
         self._settings = chosen
         self._read_again = read_again
         self._command = command
-        self._lock = threading.Lock()  # workers come and go while others look
+        self._status = EXIT_OK
+        self._looking = threading.Lock()  # workers come and go while others look
+        self._switching = threading.Lock()  # one switch or reload at a time, and no start meanwhile
         self._members: list[_Member] = []
         self._is_on = True
         self._switches = 0
@@ -150,17 +173,21 @@ class Supervisor:
         self._restarts = 0
         self._stop_signals = 0
         self._stopped_s = 0.0
-        self._hung_up = False
         self._wake = threading.Event()
         self._started_s = time.monotonic()
+        self._inputs = Board.create()
         self._group: SocketGroup
         self._lifeline = -1
 
     def run(self) -> int:
         """Captures until a signal comes; then has all workers finish, and prints the ledger."""
         chosen = self._settings
-        wanted = None if chosen.no_filter else (chosen.vnis, chosen.app_ports)
-        self._group = group = SocketGroup(chosen.address, udp_ports(chosen), chosen.workers, wanted)
+        if chosen.delivers:
+            open_outlet(chosen, is_shared=True).close()  # what is wrong there shows at once
+        self._inputs.write(json.dumps(chosen.inputs))
+        self._group = group = SocketGroup(
+            chosen.address, udp_ports(chosen), chosen.workers, filters=not chosen.no_filter
+        )
         self._lifeline, ours = os.pipe()
         with self._signals(), contextlib.closing(group):
             self._members = [_Member(number, group) for number in range(chosen.workers)]
@@ -171,49 +198,73 @@ class Supervisor:
                 log_start(chosen, f"{group.describe()}, {chosen.workers} workers", chosen.spool_dir)
                 note = group.note()
                 _log.log(logging.WARNING if note.is_warning else logging.INFO, "%s", note.text)
-                for member in self._members:
-                    self._start(member)
-                while not self._stop_signals:
+                with self._switching:
+                    for member in self._members:
+                        self._start(member)
+                while not self._stop_signals and self._status == EXIT_OK:
                     self._watch()
                     self._wake.wait(_LOOK_S)
+                    self._wake.clear()
                 self._end()
             final = self.look()
             for member in self._members:
                 member.close()
         os.close(ours)
         os.close(self._lifeline)
-        print_ledger(final)
-        return EXIT_OK
+        self._inputs.close()
+        if self._status == EXIT_OK:
+            print_ledger(final)
+        return self._status
 
     # ---- workers
 
     def _start(self, member: _Member) -> None:
-        with self._lock:
-            member.start(self._command, len(self._members), self._is_on, self._lifeline)
+        try:
+            with self._looking:
+                member.start(self._command, len(self._members), self._is_on, self._inputs, self._lifeline)
+        except OSError as error:
+            with self._looking:
+                pause_s = member.died()
+            _log.error("worker %d can't be started: %s; again in %.1f s", member.number, error.strerror, pause_s)
+            return
         assert member.process is not None
         _log.info("worker %d: process %d", member.number, member.process.pid)
 
     def _watch(self) -> None:
-        """Starts anew who died, and does what a signal asked for."""
-        self._wake.clear()
+        """Starts anew who died, and ends who hangs."""
         self._group.drops.count()  # often enough
+        now_s = time.monotonic()
         for member in self._members:
-            if member.process is None:
-                if time.monotonic() >= member.start_s:
-                    self._restarts += 1
-                    self._start(member)
-            elif not member.is_alive:
-                self._bury(member)
-        if self._hung_up:
-            self._hung_up = False
-            self._reload()
+            process = member.process
+            if process is None:
+                if now_s >= member.start_s and self._switching.acquire(blocking=False):
+                    try:
+                        self._restarts += 1
+                        self._start(member)
+                    finally:
+                        self._switching.release()
+            elif process.poll() is not None:
+                if process.returncode == EXIT_OK:
+                    self._wake.wait(ORDERLY_S)
+                if not self._stop_signals:
+                    self._bury(member, process)
+            else:
+                with self._looking:
+                    report = member.report()
+                silent_s = now_s - (report.now_s if report is not None else member.started_s)
+                if silent_s > HUNG_S:
+                    _log.error("worker %d (process %d) hangs: it is killed", member.number, process.pid)
+                    process.kill()
 
-    def _bury(self, member: _Member) -> None:
-        process = member.process
-        assert process is not None
-        with self._lock:
-            member.died()
-        pause_s = max(0.0, member.start_s - time.monotonic())
+    def _bury(self, member: _Member, process: subprocess.Popen[bytes]) -> None:
+        with self._looking:
+            has_reported = member.report() is not None
+            pause_s = member.died()
+        if process.returncode == EXIT_USAGE and not has_reported and not self._restarts:
+            self._status = EXIT_USAGE  # it has said what is wrong
+            return
+        if self._is_on and not self._stop_signals:
+            self._group.let_all_in(member.number)  # the next one may want something else
         _log.error(
             "worker %d (process %d) has died: %s; %s, what comes meanwhile waits in its socket",
             member.number,
@@ -223,34 +274,47 @@ class Supervisor:
         )
 
     def _end(self) -> None:
-        """Asks all to end, once they can hear it, and waits."""
+        """Asks all to end, once they can hear it, and waits. One that is dead is started first: for what lies in its
+        socket.
+        """
         self._group.shut_out()
-        end_s = time.monotonic() + START_S
+        started: set[int] = set()
         asked: set[int] = set()
+        end_s = time.monotonic() + (START_S if self._status == EXIT_OK else 0.0)
         while len(asked) < len(self._members) and time.monotonic() < end_s:
             for member in self._members:
-                if member.process is None:
-                    self._start(member)  # it delivers what lies in its socket and its spool
-                elif member.number not in asked and (member.report() is not None or not member.is_alive):
-                    asked.add(member.number)
-                    member.process.send_signal(signal.SIGTERM)
+                process = member.process
+                if process is not None and process.poll() not in (None, EXIT_OK) and member.number not in asked:
+                    self._bury(member, process)
+                    process = None
+                if process is None:
+                    if member.number not in started:
+                        started.add(member.number)
+                        self._start(member)
+                    elif member.number not in asked:
+                        asked.add(member.number)
+                elif member.number not in asked:
+                    with self._looking:
+                        hears = member.report() is not None
+                    if hears or process.poll() is not None:
+                        asked.add(member.number)
+                        process.send_signal(signal.SIGTERM)
             time.sleep(_LOOK_S / 10)
-        for member in self._members:
-            if member.process is not None and member.number not in asked:
-                member.process.send_signal(signal.SIGTERM)
         end_s = time.monotonic() + END_S
         for member in self._members:
             process = member.process
             if process is None:
                 continue
+            if member.number not in asked:
+                process.send_signal(signal.SIGTERM)
             try:
                 status = process.wait(max(0.0, end_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 status = process.wait()
-            if status != EXIT_OK:
+            if status != EXIT_OK and self._status == EXIT_OK:
                 _log.error("worker %d (process %d) did not end well: %s", member.number, process.pid, _how(status))
-                with self._lock:
+                with self._looking:
                     member.died()
 
     # ---- looks
@@ -258,10 +322,13 @@ class Supervisor:
     def look(self) -> Ledger:
         """The ledger of all workers, there were and there are."""
         dropped = self._group.drops.count()
+        with self._looking:
+            some = [one for member in self._members for one in member.ledgers()]
         own = [
             *ledger.switches(
                 self._is_on,
-                self._switches,
+                # A change of the VNI file is a switch, too, and each worker counts it.
+                max([self._switches, *(fact.value for one in some for fact in one.facts if fact.name == "switches")]),
                 self._reloads,
                 self._reloads_refused,
                 sum(member.is_alive for member in self._members),
@@ -270,12 +337,12 @@ class Supervisor:
             ledger.kernel_dropped(dropped.lost),
             Entry(KERNEL_FILTERED, dropped.filtered, SOCKET_COUNTS[KERNEL_FILTERED]),
         ]
-        with self._lock:
-            return ledgers.merged([one for member in self._members for one in member.ledgers()], own)
+        return ledgers.merged(some, own)
 
     def _is_healthy(self) -> bool:
         now_s = time.monotonic()
-        reports = [member.report() for member in self._members if member.is_alive]
+        with self._looking:
+            reports = [member.report() for member in self._members if member.is_alive]
         return len(reports) == len(self._members) and all(
             report is not None and report.is_on and report.is_healthy and now_s - report.now_s < HEALTHY_WITHIN_S
             for report in reports
@@ -286,68 +353,76 @@ class Supervisor:
     def _on_request(self, words: list[str]) -> tuple[bool, str]:
         word = " ".join(words)
         if word == "status":
-            return True, self._status()
-        if word == "on":
-            return self._switch_on()
-        if word == "off":
-            return self._switch_off()
+            return True, self._status_in_words()
+        if word in ("on", "off"):
+            return self._switch(word == "on")
         if word == "reload":
             return self._reload()
         if words[:1] == ["watch"] and len(words) == 2:
-            return self._watched(words)
+            return self._watched(words[1])
         return False, f"{word!r} is not known: use on, off, status or reload"
 
-    def _ask_all(self, words: list[str], timeout_s: float = _ASK_S) -> tuple[bool, list[str]]:
-        """Whether all did it, and what they say, each thing once. One that is dead does it when it starts."""
+    def _ask_all(self, words: list[str], timeout_s: float = ASK_S) -> tuple[list[str], list[str]]:
+        """What those say who did it, and those who did not, each thing once. A dead one knows it when it starts."""
         alive = [member for member in self._members if member.is_alive]
         with ThreadPoolExecutor(max(1, len(alive))) as pool:
             answers = list(pool.map(lambda member: member.ask(words, timeout_s), alive))
-        refusals = [text for went_well, text in answers if not went_well]
-        return not refusals, list(dict.fromkeys(refusals or [text for _, text in answers]))
+        done = [text for went_well, text in answers if went_well]
+        return list(dict.fromkeys(done)), list(dict.fromkeys(text for went_well, text in answers if not went_well))
 
-    def _switch_on(self) -> tuple[bool, str]:
-        if self._is_on:
-            return True, "it is on already"
-        self._is_on = True
-        self._group.let_in()
-        return self._switched(["on"])
-
-    def _switch_off(self) -> tuple[bool, str]:
-        if not self._is_on:
-            return True, "it is off already"
-        self._is_on = False
-        self._group.shut_out()
-        return self._switched(["off"])
-
-    def _switched(self, words: list[str]) -> tuple[bool, str]:
-        self._switches += 1
-        went_well, said = self._ask_all(words)
-        return went_well, "\n".join(said)
+    def _switch(self, is_on: bool) -> tuple[bool, str]:
+        with self._switching:
+            self._switches += self._is_on != is_on
+            self._is_on = is_on
+            if is_on:
+                self._group.let_in()
+            else:
+                self._group.shut_out()
+            done, refused = self._ask_all(["on" if is_on else "off"])
+        return not refused, "\n".join(refused or done)
 
     def _reload(self) -> tuple[bool, str]:
-        """Has all workers read the settings anew; wrong ones are refused before any worker is asked."""
-        try:
-            chosen = self._read_again()
-        except SettingsError as error:
-            self._reloads_refused += 1
-            _log.error("reload refused, all stays as it was: %s", error)
-            return False, f"refused, all stays as it was: {error}"
-        logging.getLogger().setLevel(logging.DEBUG if chosen.debug else logging.INFO)
-        self._reloads += 1
-        went_well, said = self._ask_all(["reload"])
-        return went_well, "\n".join(said)
+        """Has all workers take the settings as they are now; wrong ones are refused before any worker is asked."""
+        with self._switching:
+            before = self._settings
+            try:
+                new = self._read_again(None)
+                # What waits for the next start is held back, also from workers that are started meanwhile.
+                held = reload.held_back(before, new)
+                self._settings = self._read_again(held)
+                if reload.changes_outlet(before, self._settings):
+                    open_outlet(self._settings, is_shared=True).close()
+            except SettingsError as error:
+                self._settings = before
+                self._reloads_refused += 1
+                _log.error("reload refused, all stays as it was: %s", error)
+                return False, f"refused, all stays as it was: {error}"
+            logging.getLogger().setLevel(logging.DEBUG if new.debug else logging.INFO)
+            self._inputs.write(json.dumps(held))
+            self._reloads += 1
+            done, refused = self._ask_all(["reload"])
+        waits = reload.in_words(reload.waiting(before, new, before.delivers))
+        for line in waits:
+            _log.info("reload: %s", line)
+        said = [text for text in refused or done if not (waits and text == reload.NOTHING)]
+        return not refused, "\n".join([*said, *waits])
 
-    def _status(self) -> str:
+    def _status_in_words(self) -> str:
         workers = []
-        with self._lock:
+        with self._looking:
             for member in self._members:
                 report = member.report()
                 doing = f"process {member.process.pid}" if member.process is not None else "dead, to be started again"
                 counts = {e.name: e.total for e in report.ledger.equations} if report is not None else {}
                 frames, calls = counts.get("frames", 0), counts.get("calls", 0)
                 workers.append(f"worker {member.number}: {doing}, {frames:,} frames, {calls:,} calls")
-            first = next((member for member in self._members if member.is_alive), None)
-        about = first.ask(["about"])[1] if first is not None else "no worker is alive"
+        about = "no worker answers"
+        for member in self._members:
+            if member.is_alive:
+                went_well, text = member.ask(["about"], ABOUT_S)
+                if went_well:
+                    about = text
+                    break
         lines = (
             f"vxsniff {__version__} ({build()}), running for {int(time.monotonic() - self._started_s)} s, "
             f"process {os.getpid()}, {len(workers)} workers",
@@ -357,18 +432,19 @@ class Supervisor:
         )
         return "\n".join(lines)
 
-    def _watched(self, words: list[str]) -> tuple[bool, str]:
+    def _watched(self, word: str) -> tuple[bool, str]:
         """What all workers saw together."""
         before = self._group.drops.count().lost
         try:
-            went_well, said = self._ask_all(words, float(words[1]) + _ASK_S)
-            if not went_well:
-                return False, "\n".join(said)
-            seen: Observation = observation.merged([json.loads(text) for text in said])
-        except ValueError:
-            return False, f"{words[1]!r} is no time in seconds"
+            seconds = min(values.parse_seconds(word), MAX_WATCH_S)
+        except ValueError as error:
+            return False, str(error)
+        done, refused = self._ask_all(["watch", str(seconds)], seconds + ASK_S)
+        if not done:
+            return False, "\n".join(refused) or "no worker is alive"
+        seen: Observation = observation.merged([json.loads(text) for text in done])
         seen["kernel_dropped"] = self._group.drops.count().lost - before
-        seen["where"] = f"{self._group.describe()}, {len(self._members)} workers, process {os.getpid()}"
+        seen["where"] = f"{self._group.describe()}, {len(done)} workers, process {os.getpid()}"
         return True, json.dumps(seen)
 
     # ---- signals
@@ -399,8 +475,7 @@ class Supervisor:
 
     def _on_hangup(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self._hung_up = True
-        self._wake.set()
+        threading.Thread(target=self._reload, name="reload", daemon=True).start()
 
 
 def _how(status: int) -> str:
@@ -408,6 +483,15 @@ def _how(status: int) -> str:
     if status < 0:
         return f"by {signal.Signals(-status).name}"
     return f"with exit status {status}"
+
+
+def _fill_standard_files() -> None:
+    """Where one of the first three files is closed, a socket would get its number, and a worker another file there."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return
 
 
 def own_command() -> list[str]:

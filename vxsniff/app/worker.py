@@ -35,6 +35,7 @@ from vxsniff.app.doctor import watch_running
 from vxsniff.app.inherited import Inherited
 from vxsniff.app.ledger import Ledger
 from vxsniff.app.live import LiveCapture, Task
+from vxsniff.app.outlets import open_outlet
 from vxsniff.app.pipeline import Format, Pipeline, ndjson_format
 from vxsniff.app.progress import progress_bar
 from vxsniff.app.report import Report, Reporter
@@ -43,10 +44,7 @@ from vxsniff.app.settings import Settings, SettingsError
 from vxsniff.call import readable
 from vxsniff.capture.file import CaptureFiles
 from vxsniff.delivery.deliverer import Deliverer
-from vxsniff.delivery.files import FileOutlet, StreamOutlet
 from vxsniff.delivery.keeper import Keeper
-from vxsniff.delivery.outlet import Outlet
-from vxsniff.delivery.post import PostOutlet
 from vxsniff.delivery.queue import BatchQueue
 from vxsniff.delivery.spool import Spool
 
@@ -113,9 +111,12 @@ class Worker:
             )
             if chosen.spool_dir is not None:
                 number, of = (inherited.worker, inherited.workers) if inherited is not None else (0, 1)
-                self._spool = Spool(chosen.spool_dir, number, chosen.spool_limit_bytes)
+                limit_bytes = chosen.spool_limit_bytes
+                self._spool = Spool(chosen.spool_dir, number, limit_bytes, total_bytes=limit_bytes * of)
                 self._keeper = Keeper(self._queue, self._spool, of)
-            self._deliverer = Deliverer(self._queue, self._open_outlet(chosen), where(chosen.url), self._keeper)
+            self._deliverer = Deliverer(
+                self._queue, open_outlet(chosen, inherited is not None), where(chosen.url), self._keeper
+            )
         self._copies = Copies(chosen)
         self.pipeline = Pipeline(
             chosen.vnis,
@@ -145,14 +146,17 @@ class Worker:
 
     def _run_live(self) -> int:
         inherited = self._inherited
-        sockets = inherited.sockets if inherited is not None else ()
-        self._live = live = LiveCapture(self._settings, self.pipeline, self._lock, self._should_stop, sockets)
+        given = (inherited.sockets, inherited.ports) if inherited is not None else ()
+        self._live = live = LiveCapture(self._settings, self.pipeline, self._lock, self._should_stop, *given)
         if inherited is None or inherited.is_on:
             live.open()
         with contextlib.closing(live), self._spoken_for(inherited, live):
             live.log_notes()
             self._start_delivery()
             live.run()
+            if inherited is not None:
+                live.close()
+                inherited.close_sockets()  # the port is free as soon as all have read what came
             self._finish()
             self._end_delivery(GRACE_S)
         return EXIT_OK
@@ -249,20 +253,6 @@ class Worker:
                 before, moved_s = waiting, now_s
             elif now_s - moved_s > STALL_S:
                 self._stalled = True
-
-    def _open_outlet(self, chosen: Settings) -> Outlet:
-        if chosen.posts:
-            try:
-                return PostOutlet(chosen.url, not chosen.rules.skip_compression)
-            except ValueError as error:
-                raise SettingsError(f"USAGE_LOGGERS_URL: {where(chosen.url)} can't be posted to: {error}") from None
-        if chosen.url in (values.URL_STDOUT, values.URL_TTY):
-            return StreamOutlet(sys.stdout.fileno())
-        try:
-            return FileOutlet(chosen.url, is_shared=self._inherited is not None)
-        except OSError as error:
-            reason = f"the file {chosen.url} can't be written: {error.strerror}"
-            raise SettingsError(f"USAGE_LOGGERS_URL: {reason}") from None
 
     def _start_delivery(self) -> None:
         if self._deliverer is not None:
@@ -365,7 +355,7 @@ class Worker:
             chosen = self._read_again()
             outlet = None
             if self._deliverer is not None and reload.changes_outlet(self._settings, chosen):
-                outlet = self._open_outlet(chosen)
+                outlet = open_outlet(chosen, self._inherited is not None)
         except SettingsError as error:
             self._reloads_refused += 1
             _log.error("reload refused, all stays as it was: %s", error)
@@ -393,12 +383,13 @@ class Worker:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # One of several is on its way out already: what its supervisor still says must not look like a death.
+                signal.signal(number, handler if self._inherited is None else signal.SIG_IGN)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         now_s = time.monotonic()
-        if self._stop_signals and now_s - self._stopped_s > SECOND_SIGNAL_S:
+        if self._inherited is None and self._stop_signals and now_s - self._stopped_s > SECOND_SIGNAL_S:
             signal.signal(number, signal.SIG_DFL)  # asked again: end at once
             os.kill(os.getpid(), number)
         if not self._stop_signals:

@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Final
 
 from vxsniff.capture import cbpf, steering
 from vxsniff.capture.drops import DropCounter
-from vxsniff.capture.kernel import vxlan_filter
+from vxsniff.capture.kernel import NOTHING
 from vxsniff.capture.source import CaptureError, Note
-from vxsniff.capture.udp import VXLAN, Port, attach, bind, listening, on_receive_buffer
-from vxsniff.wire.vxlan import VniFilter
-
-_NOTHING: Final = steering.to_first()
-"""As a filter: the program that returns 0 takes nothing."""
+from vxsniff.capture.udp import VXLAN, Port, bind, listening, on_receive_buffer, shut_out
 
 
 class SocketGroup:
     """Sockets of `workers` workers; `close` when done. Linux."""
 
-    def __init__(
-        self, address: str, ports: list[Port], workers: int, wanted: tuple[VniFilter, frozenset[int]] | None
-    ) -> None:
-        """Raises CaptureError. `wanted` is as for a Source's `want`."""
-        self._tunnels = [port.tunnel for port in ports]
-        self._wanted = wanted
+    def __init__(self, address: str, ports: list[Port], workers: int, filters: bool) -> None:
+        """Raises CaptureError. `filters` tells whether workers have the kernel leave out what they do not want."""
+        self.ports = ports
         self._rows: list[list[socket.socket]] = []  # by port, by worker
         self.drops = DropCounter()
-        self.drops.is_filtered = wanted is not None and self.drops.can_tell
+        self.drops.is_filtered = filters and self.drops.can_tell
         try:
             for port, tunnel in ports:
                 program = steering.by_connection(workers) if tunnel == VXLAN else steering.to_first()
@@ -45,7 +37,7 @@ class SocketGroup:
         self.let_in()
 
     def describe(self) -> str:
-        return listening(self._tunnels, self._addresses)
+        return listening([port.tunnel for port in self.ports], self._addresses)
 
     def note(self) -> Note:
         return on_receive_buffer(self._rows[-1][-1])
@@ -58,18 +50,17 @@ class SocketGroup:
         """Nothing more comes into the sockets, and that is nobody's loss; what is in them can still be read."""
         self.drops.pause()
         for row in self._rows:
-            for one in row:
-                attach(one, _NOTHING)
+            shut_out(row)
 
     def let_in(self) -> None:
-        """What is wanted comes in."""
-        program = vxlan_filter(*self._wanted) if self._wanted is not None and self.drops.can_tell else b""
-        for tunnel, row in zip(self._tunnels, self._rows, strict=True):
-            for one in row:
-                if not (tunnel == VXLAN and program and attach(one, program)):
-                    with contextlib.suppress(OSError):
-                        cbpf.detach_filter(one)
+        """Everything comes in, until a worker says what it does not want."""
+        for row in self._rows:
+            _open_wide(row)
         self.drops.resume()
+
+    def let_all_in(self, worker: int) -> None:
+        """The same for one: whoever uses its sockets next may want something else than who used them last."""
+        _open_wide(self.of(worker))
 
     def close(self) -> None:
         self.drops.stop()
@@ -79,6 +70,12 @@ class SocketGroup:
         self._rows = []
 
 
+def _open_wide(sockets: list[socket.socket]) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):  # there was no filter
+            cbpf.detach_filter(one)
+
+
 def _open(address: str, port: int, workers: int, program: bytes) -> list[socket.socket]:
     """Sockets that share a port, shut to what comes: a group that is not complete would choose otherwise."""
     alone, _ = bind(address, port, b"")  # with others of ours, who share as well, there would be no error
@@ -86,7 +83,7 @@ def _open(address: str, port: int, workers: int, program: bytes) -> list[socket.
     alone.close()
     try:
         for number in range(workers):
-            one, _ = bind(address, port, _NOTHING, shares=True)
+            one, _ = bind(address, port, NOTHING, shares=True)
             row.append(one)
             if number == 0:
                 cbpf.attach_steering(one, program)

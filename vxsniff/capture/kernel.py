@@ -25,6 +25,10 @@ _LISTED_MOST: Final = 1000
 """Longer lists are looked at in Python: a set is faster than a walk."""
 
 
+NOTHING: Final = cbpf.INSTRUCTION.pack(cbpf.RETURN, 0, 0, 0)
+"""The program that lets nothing through."""
+
+
 def vxlan_filter(vnis: VniFilter, ports: frozenset[int]) -> bytes:
     """The program for these VNIs and application ports (none: all)."""
     made = cbpf.Assembler()

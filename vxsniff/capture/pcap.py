@@ -224,6 +224,9 @@ class PcapSource:
         said, self._notes = self._notes, []
         return said
 
+    def shut_out(self) -> None:
+        """Nothing of it outlives it."""
+
     def use(self, receiver: Receiver) -> None:
         self._receiver = receiver
 

@@ -47,6 +47,9 @@ class Source(Protocol):
     def want_all(self) -> None:
         """It leaves out nothing any more."""
 
+    def shut_out(self) -> None:
+        """It is about to be closed: what outlives it takes nothing more."""
+
     def wait(self, timeout_ms: int) -> bool:
         """Waits until something may be read; False when the time is over first."""
 

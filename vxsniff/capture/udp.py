@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from vxsniff.capture import cbpf
 from vxsniff.capture.drops import DropCounter
-from vxsniff.capture.kernel import vxlan_filter
+from vxsniff.capture.kernel import NOTHING, vxlan_filter
 from vxsniff.capture.source import CaptureError, Note, Receiver
 from vxsniff.wire.vxlan import VniFilter
 
@@ -133,6 +133,10 @@ class UdpSource:
             with contextlib.suppress(OSError):  # there was none
                 cbpf.detach_filter(bound)
 
+    def shut_out(self) -> None:
+        if not self._owns:
+            shut_out([bound for bound, _ in self._sockets.values()])
+
     def use(self, receiver: Receiver) -> None:
         for tunnel, (fd, (bound, _)) in zip(self._tunnels, list(self._sockets.items()), strict=True):
             self._sockets[fd] = (bound, _handler(receiver, tunnel))
@@ -226,6 +230,12 @@ def attach(bound: socket.socket, program: bytes) -> bool:
             cbpf.detach_filter(bound)
         return False
     return True
+
+
+def shut_out(sockets: Sequence[socket.socket]) -> None:
+    """Nothing more comes into them."""
+    for one in sockets:
+        attach(one, NOTHING)
 
 
 def _bind_advice(error: OSError, address: str, port: int) -> str:

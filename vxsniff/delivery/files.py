@@ -32,12 +32,11 @@ class FileOutlet:
         return os.open(self._path, _FLAGS, _MODE)
 
     def send(self, batch: Batch, timeout_s: float) -> Outcome:
-        del timeout_s
         try:
             if self._fd < 0 or self._was_moved():
                 self.close()
                 self._fd = self._open()
-            with wait_for_lock(self._fd) if self._is_shared else contextlib.nullcontext():
+            with wait_for_lock(self._fd, timeout_s) if self._is_shared else contextlib.nullcontext():
                 self._append(batch.lines)
         except BrokenPipeError:
             return Outcome(RETRY, "its reader has gone")

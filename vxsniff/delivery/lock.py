@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
+import time
 from collections.abc import Iterator
+from typing import Final
+
+_LOOK_S: Final = 0.002
 
 if sys.platform == "win32":
     import msvcrt
@@ -18,9 +23,9 @@ if sys.platform == "win32":
         return True
 
     @contextlib.contextmanager
-    def wait_for_lock(fd: int) -> Iterator[None]:
+    def wait_for_lock(fd: int, timeout_s: float) -> Iterator[None]:
         """Waits for nobody: several workers are there on Linux only."""
-        del fd
+        del fd, timeout_s
         yield
 
 else:
@@ -35,9 +40,13 @@ else:
         return True
 
     @contextlib.contextmanager
-    def wait_for_lock(fd: int) -> Iterator[None]:
-        """Has it for the time of a block, and waits for it first."""
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    def wait_for_lock(fd: int, timeout_s: float) -> Iterator[None]:
+        """Has it for the time of a block, and waits for it first. Raises BlockingIOError when that takes longer."""
+        end_s = time.monotonic() + timeout_s
+        while not lock(fd):
+            if time.monotonic() >= end_s:
+                raise BlockingIOError(errno.EAGAIN, "another process holds its lock")
+            time.sleep(_LOOK_S)
         try:
             yield
         finally:

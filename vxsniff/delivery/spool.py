@@ -98,12 +98,22 @@ class Room(NamedTuple):
 
 
 class Spool:
-    """One file. A worker is its only owner, by a lock beside it; `as_guest` looks at a file that has one."""
+    """One file. A worker is its only owner, by a lock beside it; `as_guest` looks at a file that has one. What it holds
+    beyond the limit when it is opened may stay, up to `total_bytes`: a share may have been greater before.
+    """
 
-    def __init__(self, folder: Path, number: int = 0, limit_bytes: int = 1 << 30, as_guest: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int = 0,
+        limit_bytes: int = 1 << 30,
+        as_guest: bool = False,
+        total_bytes: int = 0,
+    ) -> None:
         self.path = folder / f"spool-{number}.sqlite"
         self._number = number
         self.limit_bytes = limit_bytes
+        self._total_bytes = total_bytes
         self._as_guest = as_guest
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
@@ -149,7 +159,7 @@ class Spool:
             try:
                 what = former.open() or f"took over {self._take_over(former)} batches of {former.path.name}"
                 former.delete()
-            except SpoolError as error:
+            except (SpoolError, OSError) as error:
                 what = f"{former.path.name} of a former worker is left alone: {error}"
                 former.close()
             said.append(what)
@@ -178,10 +188,11 @@ class Spool:
     def delete(self) -> None:
         """The file is of no more use."""
         with self._lock:
-            self.close()
+            self._disconnect()
             for suffix in ("", "-wal", "-shm", ".lock"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self.path}{suffix}")
+            self.close()
 
     def _prepare(self) -> None:
         try:
@@ -212,6 +223,7 @@ class Spool:
             db.execute("SELECT id, made_ms, calls, status, answer, packed FROM dead LIMIT 0")
             db.execute("PRAGMA synchronous = FULL")  # what is written survives the machine, too
             db.execute("PRAGMA journal_size_limit = 16777216")
+            self.limit_bytes = max(self.limit_bytes, min(self._total_bytes, self._used_bytes()))
             self._version = -1  # whatever is there, `changes` is to tell
 
     def _create(self, db: sqlite3.Connection) -> None:
