@@ -25,7 +25,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # The tests of everything that is compiled, and of the main job, over the compiled build.
-COMPILED_TESTS ?= tests/wire tests/flow tests/http tests/call tests/app tests/doctor tests/property tests/test_build.py \
+COMPILED_TESTS ?= tests/wire tests/flow tests/http tests/call tests/capture/test_file.py tests/app tests/doctor tests/property tests/test_build.py \
 	tests/e2e/test_real_mirror.py tests/e2e/test_libpcap.py tests/e2e/test_demo.py
 
 compiled-tree: $(VENV)/.dev

@@ -1,4 +1,5 @@
-"""The hot rooms (wire, flow, http, call) compiled with mypyc where there is a C compiler; not with VXSNIFF_PURE=1.
+"""The hot rooms (wire, flow, http, call), what joins them, and what reads capture files, compiled with mypyc where
+there is a C compiler; not with VXSNIFF_PURE=1.
 
 One source, two speeds: without a compiler, or when compiling fails, the same files run interpreted. Everything else
 about the package is in pyproject.toml.
@@ -14,6 +15,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOMS = ("wire", "flow", "http", "call")
+BESIDES = ("vxsniff/app/pipeline.py", "vxsniff/capture/file.py")
+"""What runs for each packet, too."""
 
 
 def has_compiler() -> bool:
@@ -24,9 +27,8 @@ def has_compiler() -> bool:
 def compiled() -> list[Extension]:
     if os.environ.get("VXSNIFF_PURE") == "1" or not has_compiler():
         return []
-    files = [
-        str(path) for room in ROOMS for path in sorted(Path("vxsniff", room).glob("*.py")) if path.name != "__init__.py"
-    ]
+    paths = (path for room in ROOMS for path in sorted(Path("vxsniff", room).glob("*.py")))
+    files = [*(str(path) for path in paths if path.name != "__init__.py"), *BESIDES]
     try:
         from mypyc.build import mypycify
 

@@ -350,14 +350,21 @@ def test_off_holds_for_a_worker_that_is_being_started(tmp_path):
     assert in_ledger(crew.log, "kernel_dropped") == 0
 
 
-def test_a_worker_that_dies_just_before_the_end_leaves_nothing_in_its_socket(tmp_path):
+@pytest.mark.parametrize("later_s", [-0.05, 0.0, 0.02])
+def test_a_worker_that_dies_around_the_end_leaves_nothing_in_its_socket(tmp_path, later_s):
     sent = calls("/late")
     with Collector() as collector, Crew("--url", collector.url, cwd=tmp_path) as crew:
         pid = crew.pids()[1]
         os.kill(pid, signal.SIGSTOP)
         crew.send(together(sent))
-        os.kill(pid, signal.SIGKILL)
-        assert crew.stop() == 0
+        if later_s <= 0:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(abs(later_s))
+        crew.process.send_signal(signal.SIGTERM)
+        if later_s > 0:
+            time.sleep(later_s)
+            os.kill(pid, signal.SIGKILL)
+        assert crew.process.wait(15) == 0
     assert paths_of(collector.lines) == sorted(sent)
 
 

@@ -41,10 +41,8 @@ from vxsniff.capture.udp import KERNEL_FILTERED
 from vxsniff.doctor import observation
 from vxsniff.doctor.observation import Observation
 
-END_S: Final = GRACE_S + 6.0
+END_S: Final = GRACE_S + 9.0
 """How long workers may take to end: delivery's grace, and what comes before and after it."""
-START_S: Final = 5.0
-"""How long one that was just started may take to say so, before it is asked to end."""
 HUNG_S: Final = 30.0
 """One that has not reported for so long is killed."""
 ORDERLY_S: Final = 0.5
@@ -265,57 +263,54 @@ class Supervisor:
             return
         if self._is_on and not self._stop_signals:
             self._group.let_all_in(member.number)  # the next one may want something else
+        again = f"it is started again in {pause_s:.1f} s" if pause_s else "it is started again"
         _log.error(
-            "worker %d (process %d) has died: %s; %s, what comes meanwhile waits in its socket",
+            "worker %d (process %d) has died: %s%s",
             member.number,
             process.pid,
             _how(process.returncode),
-            f"it is started again in {pause_s:.1f} s" if pause_s else "it is started again",
+            "" if self._stop_signals else f"; {again}, what comes meanwhile waits in its socket",
         )
 
     def _end(self) -> None:
-        """Asks all to end, once they can hear it, and waits. One that is dead is started first: for what lies in its
-        socket.
+        """Asks all to end, once they can hear it, and waits. One that is dead, or dies of it, is started once more for
+        what lies in its socket.
         """
         self._group.shut_out()
-        started: set[int] = set()
-        asked: set[int] = set()
-        end_s = time.monotonic() + (START_S if self._status == EXIT_OK else 0.0)
-        while len(asked) < len(self._members) and time.monotonic() < end_s:
-            for member in self._members:
-                process = member.process
-                if process is not None and process.poll() not in (None, EXIT_OK) and member.number not in asked:
-                    self._bury(member, process)
-                    process = None
-                if process is None:
-                    if member.number not in started:
-                        started.add(member.number)
-                        self._start(member)
-                    elif member.number not in asked:
-                        asked.add(member.number)
-                elif member.number not in asked:
-                    with self._looking:
-                        hears = member.report() is not None
-                    if hears or process.poll() is not None:
-                        asked.add(member.number)
-                        process.send_signal(signal.SIGTERM)
-            time.sleep(_LOOK_S / 10)
+        waited_for = set(self._members)
+        started = set() if self._status == EXIT_OK else set(self._members)
+        asked: set[_Member] = set()
         end_s = time.monotonic() + END_S
-        for member in self._members:
+        while waited_for and time.monotonic() < end_s:
+            for member in list(waited_for):
+                process = member.process
+                status = process.poll() if process is not None else None
+                if process is None or status not in (None, EXIT_OK):
+                    if process is not None:
+                        self._bury(member, process)
+                    if member in started:
+                        waited_for.remove(member)
+                        continue
+                    started.add(member)
+                    asked.discard(member)
+                    self._start(member)
+                elif status == EXIT_OK:
+                    waited_for.remove(member)
+                elif member not in asked and self._can_hear(member):
+                    asked.add(member)
+                    process.send_signal(signal.SIGTERM)
+            time.sleep(_LOOK_S / 10)
+        for member in waited_for:
             process = member.process
-            if process is None:
-                continue
-            if member.number not in asked:
-                process.send_signal(signal.SIGTERM)
-            try:
-                status = process.wait(max(0.0, end_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if process is not None:
                 process.kill()
-                status = process.wait()
-            if status != EXIT_OK and self._status == EXIT_OK:
-                _log.error("worker %d (process %d) did not end well: %s", member.number, process.pid, _how(status))
-                with self._looking:
-                    member.died()
+                process.wait()
+                self._bury(member, process)
+
+    def _can_hear(self, member: _Member) -> bool:
+        """Whether it handles signals by now."""
+        with self._looking:
+            return member.report() is not None or self._status != EXIT_OK
 
     # ---- looks
 
