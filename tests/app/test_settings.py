@@ -205,3 +205,15 @@ def test_auto_is_one_worker_where_there_can_be_only_one(monkeypatch):
     assert chosen(auto).workers == 1
     with pytest.raises(SettingsError, match="SNIFFER_WORKERS: several workers need Linux"):
         chosen({}, {"SNIFFER_WORKERS": "2"})
+
+
+def test_what_looks_like_a_setting_and_is_none_is_named():
+    got = chosen({}, {"SNIFFER_WORKER": "2", "PATH": "/bin"}, {"USAGE_LOGGERS_URLS": "x", "APP_PORT": "80"})
+    assert got.unknown_variables == ("SNIFFER_WORKER", "USAGE_LOGGERS_URLS")
+
+
+@pytest.mark.parametrize(
+    ("url", "cleartext"), [("http://192.0.2.7/m", True), ("http://[::1]:1/m", False), ("calls", False)]
+)
+def test_calls_that_leave_the_machine_unencrypted_are_known(url, cleartext):
+    assert chosen({"USAGE_LOGGERS_URL": url, "USAGE_LOGGERS_RULES": "include debug"}).is_cleartext == cleartext

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.collector import Collector
 from vxsniff.delivery import deliverer, keeper
+from vxsniff.delivery.batch import Batch
 from vxsniff.delivery.deliverer import Deliverer
 from vxsniff.delivery.keeper import Keeper
 from vxsniff.delivery.post import PostOutlet
@@ -345,3 +346,19 @@ def test_a_disk_that_hangs_does_not_hold_up_the_capturing_side(tmp_path, monkeyp
     counts = delivery.stop()
     assert counts.dropped + counts.spooled == 2000
     assert slowest_s < 1
+
+
+def test_a_spool_of_a_former_worker_that_is_in_use_is_taken_over_later(tmp_path):
+    other = Spool(tmp_path, 3)
+    other.open()
+    other.append([Batch(2, b"one\ntwo\n")])
+    with Collector() as collector:
+        delivery = Delivery(tmp_path, collector.url)
+        try:
+            time.sleep(0.5)
+            assert collector.lines == []
+            other.close()
+            assert collector.wait_for(2)
+        finally:
+            delivery.stop()
+    assert not (tmp_path / "spool-3.sqlite").exists()

@@ -349,3 +349,19 @@ def test_what_lies_in_a_spool_when_its_share_becomes_smaller_stays(tmp_path):
     lowered.open()
     assert lowered.append([batch(51, 100)]).calls > 25
     lowered.close()
+
+
+def test_what_is_taken_over_counts_into_the_share_until_it_is_delivered(tmp_path):
+    great = Spool(tmp_path, 2, 2 << 20)
+    great.open()
+    great.append([batch(n, 60_000) for n in range(30)])
+    great.close()
+    mine = Spool(tmp_path, 0, 1 << 20, total_bytes=4 << 20)
+    mine.open()
+    mine.adopt(2)
+    assert mine.append([batch(30)]).calls <= 1
+    for _ in range(28):
+        assert mine.remove(mine.oldest())
+    mine.tidy()
+    assert mine.append([batch(n, 60_000) for n in range(40)]).calls > 20, "then it is the share again"
+    mine.close()

@@ -41,6 +41,14 @@ def test_when_all_is_well_nothing_is_left_to_do():
 
 CASES = {
     "no packet": ({"port": 4789}, PROBLEM, "no packet came", "let UDP 4789 in"),
+    "no packet on a device": (
+        {"devices": ["lo"], "app_ports": [80]},
+        PROBLEM,
+        "no packet came",
+        "was there traffic on port 80 on lo meanwhile? `vxsniff devices`",
+    ),
+    "no packet on any device": ({"devices": []}, PROBLEM, "no packet came", "traffic on any device meanwhile"),
+    "calls were refused": (without(refused=18), PROBLEM, "18 calls were refused for good", "vxsniff spool retry"),
     "no packet in a file": ({"is_file": True}, PROBLEM, "no packet came", "the right file"),
     "the kernel dropped": (without(kernel_dropped=7), PROBLEM, "kernel dropped 7 datagrams", "net.core.rmem_max"),
     "no VXLAN": ({"frames": 10, "reasons": {"tunnel_invalid": 9}}, PROBLEM, "9 of 10 datagrams are no VXLAN", "GENEVE"),
@@ -122,7 +130,7 @@ CASES = {
     "collector 401": (collector(status=401), PROBLEM, "answers 401", "the token or user"),
     "collector 302": (collector(status=302), PROBLEM, "answers 302, a redirect", "where it leads"),
     "collector 404": (collector(status=404), PROBLEM, "answers 404", "the path"),
-    "collector 400": (collector(status=400), NOTE, "answers 400 to an empty batch", "dead letters"),
+    "collector 400": (collector(status=400), NOTE, "answers 400 to an empty batch", "vxsniff status"),
     "collector 503": (collector(status=503), PROBLEM, "answers 503", "its own log"),
     "clock ahead": (collector(skew_s=61), PROBLEM, "clock is 61 s ahead of the collector's", "NTP"),
     "clock behind": (collector(skew_s=-7200), PROBLEM, "clock is 7200 s behind", "timedatectl"),

@@ -413,6 +413,87 @@ def test_a_reload_holds_for_what_comes_while_a_worker_is_dead(tmp_path):
     assert paths_of(collector.lines) == sorted(sent)
 
 
+def test_delivery_can_be_switched_off_and_on_again_by_reload_also_past_a_death(tmp_path):
+    (tmp_path / ".env").write_text("USAGE_LOGGERS_DISABLE=off\n")
+    with Collector() as collector, Crew("--url", collector.url, cwd=tmp_path) as crew:
+        (tmp_path / ".env").write_text("USAGE_LOGGERS_DISABLE=on\n")
+        assert crew.tell("reload").stdout == b"USAGE_LOGGERS_DISABLE is now on\n"
+        pid = crew.pids()[1]
+        os.kill(pid, signal.SIGKILL)
+        crew.wait_until(lambda: crew.pids()[1] != pid and crew.health() == 200)
+        crew.send(together(calls("/disabled")))
+        crew.wait_until(lambda: crew.metric('vxsniff_calls_ended_total{outcome="disabled"}') == 40)
+        (tmp_path / ".env").write_text("USAGE_LOGGERS_DISABLE=off\n")
+        assert crew.tell("reload").stdout == b"USAGE_LOGGERS_DISABLE is now off\n"
+        sent = calls("/enabled", range(30_000, 30_040))
+        crew.send(together(sent))
+        assert collector.wait_for(len(sent))
+        crew.stop()
+    assert paths_of(collector.lines) == sorted(sent)
+
+
+def test_a_file_of_vnis_that_is_gone_and_another_engine_in_the_file_kill_no_worker(tmp_path):
+    (tmp_path / "vnis").write_text("7")
+    with Collector() as collector, Crew("--url", collector.url, "--vnis-file", "vnis", cwd=tmp_path) as crew:
+        (tmp_path / "vnis").unlink()
+        (tmp_path / ".env").write_text("SNIFFER_READ=x.pcap\n")
+        assert crew.tell("reload").returncode == 2  # the list can't be read
+        (tmp_path / "vnis").write_text("7")
+        said = crew.tell("reload").stdout.decode()
+        assert said.count("SNIFFER_ENGINE has changed: that takes effect at the next start") == 1
+        (tmp_path / "vnis").unlink()
+        pid = crew.pids()[1]
+        os.kill(pid, signal.SIGKILL)
+        crew.wait_until(lambda: crew.pids()[1] != pid and crew.health() == 200)
+        sent = calls("/seven")
+        crew.send(together({**sent, **{path: call("/other", vni=8) for path in ("a", "b")}}))
+        assert collector.wait_for(len(sent))
+        crew.stop()
+    assert paths_of(collector.lines) == sorted(sent)
+    assert in_ledger(crew.log, "worker_restarts") == 1
+
+
+def test_the_reader_of_a_pipe_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with open(tmp_path / "out", "wb") as out:
+        reader = subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=out)
+        with Crew("--url", "pipe", cwd=tmp_path) as crew:
+            sent = calls("/piped")
+            crew.send(together(sent))
+            crew.wait_until(lambda: crew.metric('vxsniff_deliveries_ended_total{outcome="accepted"}') == len(sent))
+            assert crew.stop() == 0
+        assert reader.wait(5) == 0
+    assert paths_of((tmp_path / "out").read_bytes().splitlines()) == sorted(sent)
+
+
+def test_off_while_a_worker_is_dead_delivers_what_lies_in_its_socket(tmp_path):
+    sent = calls("/before-off")
+    with Collector() as collector, Crew("--url", collector.url, cwd=tmp_path) as crew:
+        for turn in range(2):
+            pid = crew.pids()[1]
+            os.kill(pid, signal.SIGKILL)
+            crew.wait_until(lambda pid=pid: f"(process {pid}) has died" in crew.log)
+            if not turn:
+                crew.wait_until(lambda: crew.health() == 200)
+        crew.send(together(sent))
+        assert crew.tell("off").returncode == 0
+        crew.send(together(calls("/unseen", range(30_000, 30_040))))
+        assert collector.wait_for(len(sent))
+        assert crew.stop() == 0
+    assert paths_of(collector.lines) == sorted(sent)
+
+
+def test_signals_at_the_very_end_do_not_cost_the_ledger(tmp_path):
+    with Crew("--url", "calls.ndjson", cwd=tmp_path) as crew:
+        crew.process.send_signal(signal.SIGTERM)
+        end_s = time.monotonic() + 0.9  # later ones mean: at once
+        while crew.process.poll() is None and time.monotonic() < end_s:
+            crew.process.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+        crew.process.wait(15)
+        crew.wait_for_log("ledger\n")
+
+
 def test_where_one_worker_hangs_the_others_still_answer(tmp_path):
     with Crew("--url", "calls.ndjson", cwd=tmp_path) as crew:
         os.kill(crew.pids()[0], signal.SIGSTOP)

@@ -168,7 +168,7 @@ def capture(
             inputs = inherited.inputs()
         if inputs is None:
             return settings.resolve(flags, os.environ, dotenv_values(".env"))
-        chosen = settings.resolve(flags, os.environ, *inputs)
+        chosen = settings.resolve(flags, os.environ, inputs.dotenv, inputs)
         return chosen if inherited is None else chosen.share(inherited.workers)
 
     chosen = read_settings()
@@ -268,7 +268,7 @@ def show_devices() -> None:
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
     if any(row[2] == "?" for row in rows):
-        print("? is what this user may not look at", file=sys.stderr)
+        print("? is what is down, or what this user may not look at", file=sys.stderr)
 
 
 @app.command()

@@ -155,7 +155,9 @@ def ask(path: Path | bytes, words: list[str], timeout_s: float = CLIENT_TIMEOUT_
             while len(data) < MAX_ANSWER_BYTES and (more := connection.recv(65_536)):
                 data += more
         except (FileNotFoundError, ConnectionRefusedError):
-            raise ControlError(f"no vxsniff is running here: nobody listens at {place}") from None
+            raise ControlError(
+                f"no vxsniff is running here: nobody listens at {place} (--control names another)"
+            ) from None
         except PermissionError:
             raise ControlError(f"no permission to use {place}: ask as its owner, or as root") from None
         except OSError as error:

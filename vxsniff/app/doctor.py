@@ -157,7 +157,9 @@ def counted(pipeline: Pipeline, before: CallCounters | None = None) -> Observati
 
 def configured(chosen: Settings) -> Observation:
     """The settings that findings speak of."""
+    on_devices: Observation = {"devices": list(chosen.devices)} if chosen.engine == values.ENGINE_LIBPCAP else {}
     return {
+        **on_devices,
         "port": chosen.port,
         "wanted_vnis": sorted(chosen.vnis.wanted),
         "unwanted_vnis": sorted(chosen.vnis.unwanted),
@@ -166,7 +168,7 @@ def configured(chosen: Settings) -> Observation:
 
 
 def _collector(chosen: Settings) -> Observation:
-    if not chosen.posts or chosen.disable or chosen.rules.skip_submission:
+    if not (chosen.posts and chosen.delivers):
         return {}
     status, error, ms, skew_s = probe(chosen.url)
     where = values.without_password(chosen.url)
@@ -196,6 +198,7 @@ def watch_running(
     }
     (deliveries,) = [equation for equation in look().equations if equation.name == "deliveries"]
     seen["waiting"] = sum(part.value for part in deliveries.parts if part.is_open)
+    seen["refused"] = sum(part.value for part in deliveries.parts if part.name == "dead")
     return seen
 
 

@@ -22,8 +22,7 @@ from vxsniff.capture.udp import Port
 
 VARIABLE: Final = "VXSNIFF_WORKER"
 _HEADER: Final = struct.Struct("=QQ")
-_SLOT_BYTES: Final = 1 << 30
-"""More than any text has; the file is as long as what was written."""
+_SLOT_BYTES: Final = 8 << 20
 
 
 class Board:
@@ -43,7 +42,10 @@ class Board:
         return cls(os.memfd_create("vxsniff-board"))
 
     def write(self, text: str) -> None:
+        """Raises ValueError when that is too long."""
         data = text.encode()
+        if len(data) > _SLOT_BYTES:
+            raise ValueError(f"more than {_SLOT_BYTES} bytes")
         self._written += 1
         os.pwrite(self.fd, data, _HEADER.size + _SLOT_BYTES * (self._written % 2))
         os.pwrite(self.fd, _HEADER.pack(self._written, len(data)), 0)
@@ -63,11 +65,14 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """What the variable holds: which worker of how many, whether it captures, and numbers of open files."""
+    """What the variable holds: which worker of how many, whether it captures, whether calls went anywhere when the
+    supervisor began, and numbers of open files.
+    """
 
     worker: int
     workers: int
     is_on: bool
+    delivers: bool
     ports: tuple[Port, ...]
     sockets: tuple[int, ...]
     control: int
@@ -87,7 +92,8 @@ class Inherited:
     """The same, in the worker."""
 
     def __init__(self, numbers: Numbers) -> None:
-        self.worker, self.workers, self.is_on = numbers.worker, numbers.workers, numbers.is_on
+        self.worker, self.workers = numbers.worker, numbers.workers
+        self.is_on, self.delivers = numbers.is_on, numbers.delivers
         self.ports = [Port(*port) for port in numbers.ports]
         self.sockets = [socket.socket(fileno=fd) for fd in numbers.sockets]
         self.control = socket.socket(fileno=numbers.control)

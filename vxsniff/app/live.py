@@ -116,6 +116,14 @@ class LiveCapture:
         """Opens sockets or devices; raises CaptureError."""
         self._source = self._make_source()
 
+    def empty(self) -> None:
+        """Takes what lies in sockets that are shut already; nothing is captured from then on."""
+        source = UdpSource(self._settings.address, self._ports, self._pipeline, None, self._inherited, is_shut=True)
+        self._drain(source)
+        source.close()
+        with self._lock:
+            self._pipeline.finish()
+
     def _make_source(self) -> Source:
         chosen = self._settings
         if chosen.engine == values.ENGINE_LIBPCAP:

@@ -80,16 +80,16 @@ def in_words(waits: list[str]) -> list[str]:
     return [f"{name} has changed: that takes effect at the next start" for name in waits]
 
 
-def held_back(old: Settings, new: Settings) -> Inputs:
+def held_back(old: Settings, new: Settings, delivers: bool) -> Inputs:
     """The new inputs, but as they were before where a change waits for the next start."""
     dotenv = dict(new.inputs.dotenv)
-    for variable in {*_AT_NEXT_START.values(), *waiting(old, new, old.delivers)}:
+    for variable in {*_AT_NEXT_START.values(), *waiting(old, new, delivers)}:
         for name in (variable, *BY_VARIABLE[variable].aliases):
             if name in old.inputs.dotenv:
                 dotenv[name] = old.inputs.dotenv[name]
             else:
                 dotenv.pop(name, None)
-    return Inputs(dotenv, new.inputs.rules_text)
+    return new.inputs._replace(dotenv=dotenv, engine=old.engine)
 
 
 def apply(old: Settings, new: Settings, pipeline: Pipeline, delivers: bool) -> Changes:

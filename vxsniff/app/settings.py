@@ -39,10 +39,14 @@ class SettingsError(Exception):
 
 
 class Inputs(NamedTuple):
-    """What settings were read from that may change while flags and environment stay: lines of .env, rules as text."""
+    """What settings were made of that may be another thing by now, while flags and environment stay: lines of .env,
+    rules as text, the VNI file's text (where it can't be read any more), and which engine came of it.
+    """
 
     dotenv: dict[str, str | None]
     rules_text: str
+    vnis_text: str
+    engine: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class Settings:
     verbosity: int
     debug_export: str
     debug_endpoint: str
+    unknown_variables: tuple[str, ...]
     inputs: Inputs
 
     @property
@@ -99,6 +104,11 @@ class Settings:
     def delivers(self) -> bool:
         """Whether calls go anywhere."""
         return not (self.disable or self.rules.skip_submission)
+
+    @property
+    def is_cleartext(self) -> bool:
+        """Whether calls leave the machine unencrypted."""
+        return is_cleartext(self.url)
 
     def share(self, workers: int) -> Settings:
         """The same for one of several workers: limits of memory and disk hold for all of them together."""
@@ -151,16 +161,16 @@ def resolve(
     flags: Mapping[str, str],
     environ: Mapping[str, str],
     dotenv: Mapping[str, str | None],
-    rules_text: str | None = None,
+    held: Inputs | None = None,
 ) -> Settings:
-    """Settings from their three sources, each by variable name. Raises SettingsError. `rules_text` is what the rules'
-    file holds, where it is not to be read.
+    """Settings from their three sources, each by variable name. Raises SettingsError. With `held` they are made as they
+    were before: `dotenv` is that of `held`, and neither rules nor engine are looked for anew.
     """
     source = _Source(flags, environ, dotenv)
-    read = source.get("SNIFFER_READ", values.parse_files)
-    engine = _engine(source, bool(read))
+    read = source.get("SNIFFER_READ", values.parse_files) if held is None else ()
+    engine = _engine(source, bool(read)) if held is None else held.engine
     rules_setting, rules_origin = source.find("USAGE_LOGGERS_RULES")
-    rules_text = source.get("USAGE_LOGGERS_RULES", read_rules) if rules_text is None else rules_text
+    rules_text = source.get("USAGE_LOGGERS_RULES", read_rules) if held is None else held.rules_text
     try:
         rules = parse_rules(rules_text)
     except RuleError as error:
@@ -172,9 +182,16 @@ def resolve(
         _check_plain_http(url, url_origin or "USAGE_LOGGERS_URL", rules)
     vnis_file, vnis_file_origin = source.find("SNIFFER_MIRROR_VNIS_FILE")
     vnis = vnis_given = source.get("SNIFFER_MIRROR_VNIS", parse_vni_list)
+    vnis_text = ""
     if vnis_file:
         try:
-            vnis = vnis.joined(read_vnis_file(vnis_file))
+            vnis_text = _text_of(vnis_file)
+        except ValueError as error:
+            if held is None:
+                raise SettingsError(f"{vnis_file_origin}: {error}") from None
+            vnis_text = held.vnis_text
+        try:
+            vnis = vnis.joined(parse_vni_list(vnis_text))
         except ValueError as error:
             raise SettingsError(f"{vnis_file_origin}: {error}") from None
     _, spool_origin = source.find("SNIFFER_SPOOL_DIR")
@@ -223,7 +240,8 @@ def resolve(
         verbosity=source.get("SNIFFER_DEBUG_VERBOSITY", values.parse_verbosity),
         debug_export=export,
         debug_endpoint=endpoint,
-        inputs=Inputs(dict(dotenv), rules_text),
+        unknown_variables=_unknown(environ, dotenv),
+        inputs=Inputs(dict(dotenv), rules_text, vnis_text, engine),
     )
 
 
@@ -345,18 +363,29 @@ def state_dir(environ: Mapping[str, str]) -> Path:
 
 def _check_plain_http(url: str, origin: str, rules: RuleSet) -> None:
     """Plain http leaves the machine readable for all: only to loopback, or when a rule says so."""
-    if not url.startswith("http://") or rules.allow_http_url:
-        return
-    host = urlsplit(url).hostname or ""
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = host.lower() == "localhost" or host.lower().endswith(".localhost")
-    if not is_loopback:
+    if is_cleartext(url) and not rules.allow_http_url:
         raise SettingsError(
             f"{origin}: {values.without_password(url)} sends calls unencrypted to another host: "
             "use https://, or add the rule allow_http_url"
         )
+
+
+def is_cleartext(url: str) -> bool:
+    """Whether what goes there leaves the machine unencrypted."""
+    if not url.startswith("http://"):
+        return False
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return not (host.lower() == "localhost" or host.lower().endswith(".localhost"))
+
+
+def _unknown(environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Variables that look like settings and are none: misspelled ones, as a rule."""
+    known = {name for setting in BY_VARIABLE.values() for name in (setting.variable, *setting.aliases)}
+    named = (name for name in {**dotenv, **environ} if name.startswith(("SNIFFER_", "USAGE_LOGGERS_")))
+    return tuple(sorted(set(named) - known))
 
 
 def read_rules(text: str) -> str:
@@ -374,11 +403,14 @@ def read_rules(text: str) -> str:
 
 def read_vnis_file(path: str) -> VniFilter:
     """The list in a VNI file; raises ValueError."""
+    return parse_vni_list(_text_of(path))
+
+
+def _text_of(path: str) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the VNI file {path} can't be read: {_reason(error)}") from None
-    return parse_vni_list(text)
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

@@ -122,6 +122,7 @@ def retry(
     if not all_dead:
         _some(wanted)
     with _opened(folder) as spools:
+        _check_workers(wanted, spools)
         calls = sum(spool.retry(_rows(spool, number, wanted, True, all_dead)) for number, spool in spools.items())
     print(f"{calls} calls wait again")
 
@@ -138,6 +139,7 @@ def purge(
     if not (dead or waiting):
         _some(wanted)
     with _opened(folder) as spools:
+        _check_workers(wanted, spools)
         calls = 0
         for number, spool in spools.items():
             for kind, is_all in ((False, waiting), (True, dead)):
@@ -147,9 +149,19 @@ def purge(
 
 def _rows(spool: Spool, number: int, wanted: list[Name], dead: bool, is_all: bool) -> list[int]:
     """What is meant in one of the files."""
+    there = [entry.id for entry in spool.entries(dead)]
     if is_all:
-        return [entry.id for entry in spool.entries(dead)]
+        return there
+    for name in wanted:
+        if (name.worker, name.dead) == (number, dead) and name.row not in there:
+            raise SettingsError(f"there is no batch {name}: `vxsniff spool list` names those there are")
     return [name.row for name in wanted if (name.worker, name.dead) == (number, dead)]
+
+
+def _check_workers(wanted: list[Name], spools: dict[int, Spool]) -> None:
+    for name in wanted:
+        if name.worker not in spools:
+            raise SettingsError(f"there is no batch {name}: `vxsniff spool list` names those there are")
 
 
 def _some(wanted: list[Name]) -> None:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -56,6 +57,8 @@ ASK_S: Final = 8.5
 """How long a worker may take to answer: longer than it gives itself, less than who asks us waits."""
 ABOUT_S: Final = 1.0
 
+_ENDING: Final = "it is about to end"
+
 _log = logging.getLogger("vxsniff")
 
 
@@ -76,7 +79,9 @@ class _Member:
         self._former: list[Ledger] = []  # of processes that died
         self._deaths = 0  # one soon after the other
 
-    def start(self, command: list[str], workers: int, is_on: bool, inputs: Board, lifeline: int) -> None:
+    def start(
+        self, command: list[str], workers: int, is_on: bool, delivers: bool, inputs: Board, lifeline: int
+    ) -> None:
         """Raises OSError."""
         self.started_s = time.monotonic()
         self._close_listener()  # who used it has shut it down, if it ended in order
@@ -85,6 +90,7 @@ class _Member:
             self.number,
             workers,
             is_on,
+            delivers,
             tuple(self._group.ports),
             tuple(one.fileno() for one in self._group.of(self.number)),
             self._listener.fileno(),
@@ -114,10 +120,10 @@ class _Member:
                 self._last = Report.from_json(text)
         return self._last
 
-    def ledgers(self) -> list[Ledger]:
+    def ledger(self) -> Ledger:
         """What it counts, and what counted those that died before it."""
         report = self.report()
-        return [*self._former, report.ledger] if report is not None else self._former
+        return ledgers.merged([*self._former, report.ledger] if report is not None else self._former, ())
 
     def died(self) -> float:
         """Takes its last report for what it was; the seconds until it is to be started again."""
@@ -160,6 +166,7 @@ class Supervisor:
         self._settings = chosen
         self._read_again = read_again
         self._command = command
+        self._delivers = chosen.delivers
         self._status = EXIT_OK
         self._looking = threading.Lock()  # workers come and go while others look
         self._switching = threading.Lock()  # one switch or reload at a time, and no start meanwhile
@@ -181,8 +188,8 @@ class Supervisor:
         """Captures until a signal comes; then has all workers finish, and prints the ledger."""
         chosen = self._settings
         if chosen.delivers:
-            open_outlet(chosen, is_shared=True).close()  # what is wrong there shows at once
-        self._inputs.write(json.dumps(chosen.inputs))
+            _check_outlet(chosen)
+        self._pass_on(chosen.inputs)
         self._group = group = SocketGroup(
             chosen.address, udp_ports(chosen), chosen.workers, filters=not chosen.no_filter
         )
@@ -204,22 +211,29 @@ class Supervisor:
                     self._wake.wait(_LOOK_S)
                     self._wake.clear()
                 self._end()
-            final = self.look()
+            if self._status == EXIT_OK:
+                print_ledger(self.look())
             for member in self._members:
                 member.close()
-        os.close(ours)
-        os.close(self._lifeline)
-        self._inputs.close()
-        if self._status == EXIT_OK:
-            print_ledger(final)
+            os.close(ours)
+            os.close(self._lifeline)
         return self._status
+
+    def _pass_on(self, inputs: Inputs) -> None:
+        """What workers that are started, or read their settings anew, make them of."""
+        try:
+            self._inputs.write(json.dumps(inputs))
+        except ValueError as error:
+            raise SettingsError(f"rules, VNI file and .env are too long for several workers: {error}") from None
 
     # ---- workers
 
     def _start(self, member: _Member) -> None:
         try:
             with self._looking:
-                member.start(self._command, len(self._members), self._is_on, self._inputs, self._lifeline)
+                member.start(
+                    self._command, len(self._members), self._is_on, self._delivers, self._inputs, self._lifeline
+                )
         except OSError as error:
             with self._looking:
                 pause_s = member.died()
@@ -229,30 +243,35 @@ class Supervisor:
         _log.info("worker %d: process %d", member.number, member.process.pid)
 
     def _watch(self) -> None:
-        """Starts anew who died, and ends who hangs."""
+        """Starts anew who died, and ends who hangs; not while something is switched."""
         self._group.drops.count()  # often enough
+        if not self._switching.acquire(blocking=False):
+            return
+        try:
+            for member in self._members:
+                self._look_after(member)
+        finally:
+            self._switching.release()
+
+    def _look_after(self, member: _Member) -> None:
         now_s = time.monotonic()
-        for member in self._members:
-            process = member.process
-            if process is None:
-                if now_s >= member.start_s and self._switching.acquire(blocking=False):
-                    try:
-                        self._restarts += 1
-                        self._start(member)
-                    finally:
-                        self._switching.release()
-            elif process.poll() is not None:
-                if process.returncode == EXIT_OK:
-                    self._wake.wait(ORDERLY_S)
-                if not self._stop_signals:
-                    self._bury(member, process)
-            else:
-                with self._looking:
-                    report = member.report()
-                silent_s = now_s - (report.now_s if report is not None else member.started_s)
-                if silent_s > HUNG_S:
-                    _log.error("worker %d (process %d) hangs: it is killed", member.number, process.pid)
-                    process.kill()
+        process = member.process
+        if process is None:
+            if now_s >= member.start_s:
+                self._restarts += 1
+                self._start(member)
+        elif process.poll() is not None:
+            if process.returncode == EXIT_OK:
+                self._wake.wait(ORDERLY_S)
+            if not self._stop_signals:
+                self._bury(member, process)
+        else:
+            with self._looking:
+                report = member.report()
+            silent_s = now_s - (report.now_s if report is not None else member.started_s)
+            if silent_s > HUNG_S:
+                _log.error("worker %d (process %d) hangs: it is killed", member.number, process.pid)
+                process.kill()
 
     def _bury(self, member: _Member, process: subprocess.Popen[bytes]) -> None:
         with self._looking:
@@ -318,7 +337,7 @@ class Supervisor:
         """The ledger of all workers, there were and there are."""
         dropped = self._group.drops.count()
         with self._looking:
-            some = [one for member in self._members for one in member.ledgers()]
+            some = [member.ledger() for member in self._members]
         own = [
             *ledger.switches(
                 self._is_on,
@@ -367,6 +386,8 @@ class Supervisor:
 
     def _switch(self, is_on: bool) -> tuple[bool, str]:
         with self._switching:
+            if self._stop_signals:
+                return False, _ENDING
             self._switches += self._is_on != is_on
             self._is_on = is_on
             if is_on:
@@ -379,28 +400,32 @@ class Supervisor:
     def _reload(self) -> tuple[bool, str]:
         """Has all workers take the settings as they are now; wrong ones are refused before any worker is asked."""
         with self._switching:
+            if self._stop_signals:
+                return False, _ENDING
             before = self._settings
             try:
                 new = self._read_again(None)
                 # What waits for the next start is held back, also from workers that are started meanwhile.
-                held = reload.held_back(before, new)
+                held = reload.held_back(before, new, self._delivers)
                 self._settings = self._read_again(held)
                 if reload.changes_outlet(before, self._settings):
-                    open_outlet(self._settings, is_shared=True).close()
+                    _check_outlet(self._settings)
+                self._pass_on(held)
             except SettingsError as error:
                 self._settings = before
                 self._reloads_refused += 1
                 _log.error("reload refused, all stays as it was: %s", error)
                 return False, f"refused, all stays as it was: {error}"
             logging.getLogger().setLevel(logging.DEBUG if new.debug else logging.INFO)
-            self._inputs.write(json.dumps(held))
             self._reloads += 1
             done, refused = self._ask_all(["reload"])
-        waits = reload.in_words(reload.waiting(before, new, before.delivers))
+        waits = reload.in_words(reload.waiting(before, new, self._delivers))
         for line in waits:
             _log.info("reload: %s", line)
-        said = [text for text in refused or done if not (waits and text == reload.NOTHING)]
-        return not refused, "\n".join([*said, *waits])
+        said = dict.fromkeys(line for text in refused or done for line in text.splitlines())
+        if waits:
+            said.pop(reload.NOTHING, None)
+        return not refused, "\n".join({**said, **dict.fromkeys(waits)})
 
     def _status_in_words(self) -> str:
         workers = []
@@ -478,6 +503,12 @@ def _how(status: int) -> str:
     if status < 0:
         return f"by {signal.Signals(-status).name}"
     return f"with exit status {status}"
+
+
+def _check_outlet(chosen: Settings) -> None:
+    """What is wrong with where calls go shows at once. A pipe is left alone: its reader would see it close."""
+    if chosen.posts or not Path(chosen.url).is_fifo():
+        open_outlet(chosen, is_shared=True).close()
 
 
 def _fill_standard_files() -> None:

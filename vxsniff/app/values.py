@@ -107,8 +107,11 @@ def parse_ports(text: str) -> frozenset[int]:
     ports: set[int] = set()
     for word in text.replace(",", " ").split():
         first, dash, last = word.partition("-")
-        start = parse_port(first)
-        end = parse_port(last) if dash else start
+        try:
+            start = parse_port(first)
+            end = parse_port(last) if dash else start
+        except ValueError:
+            raise ValueError(f"{word!r} is no port and no range of ports, such as 80 or 8000-8010") from None
         if end < start:
             raise ValueError(f"{word!r} is no range of ports: the first is greater than the last")
         ports.update(range(start, end + 1))

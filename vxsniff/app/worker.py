@@ -26,7 +26,7 @@ from typing import Final
 
 from vxsniff import __version__
 from vxsniff.app import ledger, reload, values
-from vxsniff.app.banner import log_start, where
+from vxsniff.app.banner import log_start, ports_in_words, where
 from vxsniff.app.build import build
 from vxsniff.app.collector import tune_collector
 from vxsniff.app.control import ControlServer
@@ -100,7 +100,7 @@ class Worker:
         self._keeper: Keeper | None = None
         self._deliverer: Deliverer | None = None
         is_file = chosen.engine == values.ENGINE_FILE
-        if chosen.delivers:
+        if inherited.delivers if inherited is not None else chosen.delivers:
             interactive = chosen.url in (values.URL_STDOUT, values.URL_TTY)
             self._queue = BatchQueue(
                 chosen.batch_bytes,
@@ -131,7 +131,7 @@ class Worker:
             body_limit_bytes=chosen.body_limit_bytes,
             memory_limit_bytes=chosen.memory_limit_bytes,
             call_ids=chosen.call_ids,
-            disabled=chosen.disable,
+            disabled=chosen.disable or self._queue is None,
         )
 
     # ---- the whole run
@@ -150,6 +150,8 @@ class Worker:
         self._live = live = LiveCapture(self._settings, self.pipeline, self._lock, self._should_stop, *given)
         if inherited is None or inherited.is_on:
             live.open()
+        else:
+            live.empty()
         with contextlib.closing(live), self._spoken_for(inherited, live):
             live.log_notes()
             self._start_delivery()
@@ -342,7 +344,7 @@ class Worker:
         chosen = self._settings
         return [
             f"capturing: {live.describe()}",
-            f"VNIs: {self.pipeline.decoder.vnis.describe()}",
+            f"VNIs: {self.pipeline.decoder.vnis.describe()}; {ports_in_words(self.pipeline.decoder.ports)}",
             f"delivering: {where(chosen.url) if self._queue is not None else 'nothing, it is switched off'}",
             f"rules: {chosen.rules_origin}, {len(chosen.rules.rules)} in all",
         ]

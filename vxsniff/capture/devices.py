@@ -32,12 +32,15 @@ class Device(NamedTuple):
         return tuple(text for text in self.addresses if not ipaddress.ip_address(text).is_link_local)
 
 
+EXTRA: Final = "install vxsniff with its extra pcap (`.venv/bin/pip install '.[pcap]'` in its folder)"
+
+
 def list_devices() -> list[Device]:
     """The host's network devices; not libpcap's other sources (`any`, USB, netfilter). Raises CaptureError."""
     try:
         import psutil
     except ImportError:
-        raise CaptureError("the libpcap engine needs psutil: `pip install 'vxsniff[pcap]'`") from None
+        raise CaptureError(f"the libpcap engine needs psutil: {EXTRA}") from None
     addresses = psutil.net_if_addrs()
     devices = []
     for name, state in psutil.net_if_stats().items():

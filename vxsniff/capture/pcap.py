@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vxsniff.capture.bpf import capture_filter
-from vxsniff.capture.devices import Device, choose, list_devices
+from vxsniff.capture.devices import EXTRA, Device, choose, list_devices
 from vxsniff.capture.privileges import use_permitted
 from vxsniff.capture.source import CaptureError, Note, Receiver
 from vxsniff.wire.vxlan import VniFilter
@@ -301,7 +301,7 @@ def load_pcapy() -> Any:
     try:
         import pcapy
     except ImportError:
-        raise CaptureError("the libpcap engine needs pcapy-ng: `pip install 'vxsniff[pcap]'`") from None
+        raise CaptureError(f"the libpcap engine needs pcapy-ng: {EXTRA}") from None
     return pcapy
 
 

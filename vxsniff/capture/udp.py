@@ -74,12 +74,13 @@ class UdpSource:
         receiver: Receiver,
         wanted: tuple[VniFilter, frozenset[int]] | None = None,
         inherited: Sequence[socket.socket] = (),
+        is_shut: bool = False,
     ) -> None:
         """Binds a socket for each port; raises CaptureError.
 
         Address `::` takes IPv4 and IPv6; where the system has no IPv6, IPv4 alone. `wanted` is as for `want`, and
         holds from the first datagram on. Sockets that are `inherited`, one for each port, are used in place of own
-        ones: they are not closed, and who opened them counts what they drop.
+        ones: they are not closed, and who opened them counts what they drop; with `is_shut` they stay as they are.
         """
         self.now_ns = Clock().now_ns
         self._tunnels = [port.tunnel for port in ports]
@@ -107,10 +108,10 @@ class UdpSource:
         if self._owns:
             self._drops.watch(bound)
             self._notes.append(on_receive_buffer(bound[-1]))
-            return
-        self.want_all()
-        if wanted is not None:
-            self.want(*wanted)
+        elif not is_shut:
+            self.want_all()
+            if wanted is not None:
+                self.want(*wanted)
 
     def describe(self) -> str:
         return listening(self._tunnels, self.addresses)

@@ -40,6 +40,7 @@ class Keeper:
         self._opened = threading.Event()
         self._logged_s: dict[str, float] = {}
         self._try_again_s = 0.0
+        self._adopt_again_s = 0.0
         self._was_found = False
 
     def start(self) -> None:
@@ -111,8 +112,7 @@ class Keeper:
             if set_aside:
                 self._queue.spool_set_aside()
                 _log.error("spool %s: %s", self._spool.path, set_aside)
-            for said in self._spool.adopt(self._of):
-                _log.warning("spool %s: %s", self._spool.path, said)
+            self._adopt()
             self._look()
         except SpoolError as error:
             self._failed(error, SPOOL_CLOSED)
@@ -121,6 +121,12 @@ class Keeper:
         if "failure" in self._logged_s:
             del self._logged_s["failure"]
             _log.info("spool %s: in use again", self._spool.path)
+
+    def _adopt(self) -> None:
+        """What is left alone is tried again later."""
+        for said in self._spool.adopt(self._of):
+            self._say(said, said)
+        self._adopt_again_s = time.monotonic() + REOPEN_S if self._spool.former(self._of) else 0.0
 
     def _look(self) -> None:
         """What others did to the file."""
@@ -148,6 +154,8 @@ class Keeper:
 
     def _tidy(self) -> None:
         try:
+            if self._adopt_again_s and time.monotonic() >= self._adopt_again_s:
+                self._adopt()
             self._look()
             self.used_bytes = self._spool.tidy()
         except SpoolError as error:

@@ -114,6 +114,7 @@ class Spool:
         self._number = number
         self.limit_bytes = limit_bytes
         self._total_bytes = total_bytes
+        self._allowed_bytes = limit_bytes
         self._as_guest = as_guest
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
@@ -152,9 +153,7 @@ class Spool:
         among those. Answers what there is to say on it.
         """
         said = []
-        for number in numbers(self.path.parent):
-            if number < workers or number % workers != self._number:
-                continue
+        for number in self.former(workers):
             former = Spool(self.path.parent, number)
             try:
                 what = former.open() or f"took over {self._take_over(former)} batches of {former.path.name}"
@@ -164,6 +163,10 @@ class Spool:
                 former.close()
             said.append(what)
         return said
+
+    def former(self, workers: int) -> list[int]:
+        """The numbers of those that this one is to take in."""
+        return [n for n in numbers(self.path.parent) if n >= workers and n % workers == self._number]
 
     def _take_over(self, former: Spool) -> int:
         """All of it, behind what is here."""
@@ -179,6 +182,8 @@ class Spool:
                     db.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM former.{table} ORDER BY id")
                 (count,) = db.execute("SELECT count(*) FROM former.batch").fetchone()
                 db.execute("COMMIT")
+                self._allowed_bytes = max(self._allowed_bytes, min(self._total_bytes, self._used_bytes()))
+                self._version = -1  # it does not change by what this connection does
             finally:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
@@ -189,7 +194,7 @@ class Spool:
         """The file is of no more use."""
         with self._lock:
             self._disconnect()
-            for suffix in ("", "-wal", "-shm", ".lock"):
+            for suffix in ("", "-wal", "-shm"):  # who waits for the lock must find the same one
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self.path}{suffix}")
             self.close()
@@ -223,7 +228,7 @@ class Spool:
             db.execute("SELECT id, made_ms, calls, status, answer, packed FROM dead LIMIT 0")
             db.execute("PRAGMA synchronous = FULL")  # what is written survives the machine, too
             db.execute("PRAGMA journal_size_limit = 16777216")
-            self.limit_bytes = max(self.limit_bytes, min(self._total_bytes, self._used_bytes()))
+            self._allowed_bytes = max(self.limit_bytes, min(self._total_bytes, self._used_bytes()))
             self._version = -1  # whatever is there, `changes` is to tell
 
     def _create(self, db: sqlite3.Connection) -> None:
@@ -370,7 +375,9 @@ class Spool:
                 # As a script: it frees one page a step, and `execute` takes one step.
                 self._connection.executescript("PRAGMA incremental_vacuum")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            return self._used_bytes()
+            used_bytes = self._used_bytes()
+            self._allowed_bytes = max(self.limit_bytes, min(self._allowed_bytes, used_bytes))
+            return used_bytes
 
     # ---- for people
 
@@ -457,7 +464,7 @@ class Spool:
 
     def _make_room(self, db: sqlite3.Connection) -> Room:
         room = Room()
-        while self._used_bytes() > self.limit_bytes:
+        while self._used_bytes() > self._allowed_bytes:
             dead = db.execute("SELECT id, calls FROM dead ORDER BY id LIMIT 1").fetchone()
             if dead is not None:
                 db.execute("DELETE FROM dead WHERE id = ?", (dead[0],))

@@ -68,7 +68,9 @@ def run_traffic(calls: int, rate: float, vni: int, target: tuple[str, int], faul
     """
     address = socket.getaddrinfo(*target, type=socket.SOCK_DGRAM)[0][4]
     stop = _stopped_by_signals()
-    _trade(calls, rate, Mirror((str(address[0]), int(address[1])), vni, faults), stop, lambda: True)
+    print(f"mirroring calls to {target[0]}:{target[1]}, VNI {vni}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    made = _trade(calls, rate, Mirror((str(address[0]), int(address[1])), vni, faults), stop, lambda: True)
+    print(f"{made} calls were made", file=sys.stderr)
 
 
 def _stopped_by_signals() -> threading.Event:
@@ -83,7 +85,8 @@ def _stopped_by_signals() -> threading.Event:
     return stop
 
 
-def _trade(calls: int, rate: float, mirror: Mirror, stop: threading.Event, may_go_on: Callable[[], bool]) -> None:
+def _trade(calls: int, rate: float, mirror: Mirror, stop: threading.Event, may_go_on: Callable[[], bool]) -> int:
+    """Has calls made; how many those were."""
     shop = Shop()
     relay = Relay(shop.port, mirror)
     customers = Customers(relay.port, rate, calls)
@@ -93,6 +96,7 @@ def _trade(calls: int, rate: float, mirror: Mirror, stop: threading.Event, may_g
     stop.wait(_SETTLE_S)
     relay.close()
     shop.close()
+    return customers.calls
 
 
 def _copy_log(stream: IO[bytes], ready: threading.Event) -> None:

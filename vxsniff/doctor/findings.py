@@ -53,6 +53,13 @@ def _arrival(seen: Observation) -> list[Finding]:
             f"{seen.get('port', 4789)} in from the sources, and do theirs let it out? `tcpdump -ni any udp port "
             f"{seen.get('port', 4789)}` shows whether packets reach the machine"
         )
+        if "devices" in seen:
+            where = ", ".join(seen["devices"]) or "any device"
+            ports = f" on port {_list(seen['app_ports'])}" if seen.get("app_ports") else ""
+            step = (
+                f"was there traffic{ports} on {where} meanwhile? `vxsniff devices` lists what there is; only servers "
+                "on this host are recorded unless --promisc or --no-filter says otherwise"
+            )
         return [*found, Finding(PROBLEM, "no packet came", step if live else "is this the right file?")]
     reasons = seen.get("reasons", {})
     foreign = reasons.get("tunnel_invalid", 0) + reasons.get("tunnel_short", 0)
@@ -253,7 +260,11 @@ def _collector(seen: Observation) -> list[Finding]:
         found = [Finding(PROBLEM, f"{where} answers {status}", "is the path right? Resurface's is /message")]
     elif status < 500:
         found = [
-            Finding(NOTE, f"{where} answers {status} to an empty batch", "it is up; watch for dead letters in the log")
+            Finding(
+                NOTE,
+                f"{where} answers {status} to an empty batch",
+                "it is up; whether it takes calls `vxsniff status` tells (accepted, dead)",
+            )
         ]
     else:
         found = [Finding(PROBLEM, f"{where} answers {status}", "it is in trouble: its own log tells; calls wait here")]
@@ -272,6 +283,14 @@ def _collector(seen: Observation) -> list[Finding]:
                 NOTE,
                 f"{seen['waiting']:,} calls wait for the collector",
                 "it is behind: `vxsniff status` again in a while tells whether it catches up",
+            )
+        )
+    if seen.get("refused"):
+        found.append(
+            Finding(
+                PROBLEM,
+                f"{seen['refused']:,} calls were refused for good since the start",
+                "`vxsniff spool list` names them with the collector's answer, `vxsniff spool retry` sends them again",
             )
         )
     return found

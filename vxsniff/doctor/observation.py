@@ -41,6 +41,10 @@ class Observation(TypedDict, total=False):
     kernel_dropped: int
     waiting: int
     """Calls that the collector has not taken yet, in memory and on disk."""
+    refused: int
+    """Calls that it refused for good, since the start."""
+    devices: list[str]
+    """What is captured on, empty for all; missing where a mirror is received."""
 
     is_file: bool
     where: str
@@ -52,7 +56,9 @@ class Observation(TypedDict, total=False):
 
 
 _LARGEST: Final = frozenset(("longest_cut_bytes",))
-_THE_SAME: Final = frozenset(("is_file", "where", "port", "wanted_vnis", "unwanted_vnis", "app_ports", "collector"))
+_THE_SAME: Final = frozenset(
+    ("is_file", "where", "port", "wanted_vnis", "unwanted_vnis", "app_ports", "collector", "devices")
+)
 
 
 def merged(some: list[Observation]) -> Observation:
