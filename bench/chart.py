@@ -37,7 +37,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     right.set_title("mirrored packets over UDP, one worker", loc="left", fontsize=10)
     right.set_xlabel("thousand packets a second", fontsize=9)
     right.set_ylabel("% dropped by the kernel", fontsize=9)
-    right.legend(frameon=False, fontsize=9)
+    right.legend(frameon=False, fontsize=9, loc="center left")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)

@@ -39,7 +39,11 @@ class Crew(Running):
 
     def __enter__(self):
         super().__enter__()
-        self.wait_until(lambda: self.health() == 200)
+        try:
+            self.wait_until(lambda: self.health() == 200)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error) -> None:
