@@ -37,7 +37,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     right.set_title("mirrored packets over UDP, one worker", loc="left", fontsize=10)
     right.set_xlabel("thousand packets a second", fontsize=9)
     right.set_ylabel("% dropped by the kernel", fontsize=9)
-    right.legend(frameon=False, fontsize=9, loc="center left")
+    right.set_ylim(top=right.get_ylim()[1] * 1.3)  # room for the legend
+    right.legend(frameon=False, fontsize=9, loc="upper left")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
