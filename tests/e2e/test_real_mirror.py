@@ -288,6 +288,7 @@ def test_a_run_mirrored_at_both_ends_gives_each_call_once(tmp_path):
     assert len({call_id for _, call_id in ids}) == len(run.client)
 
 
+@pytest.mark.interpreted
 def test_several_workers_share_a_run_mirrored_at_both_ends_and_each_call_comes_once(tmp_path):
     run = Run(tmp_path, both_ends=True, options=("--workers", "3"))
     assert run.status == 0

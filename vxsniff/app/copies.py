@@ -15,7 +15,6 @@ from vxsniff.app.settings import Settings
 from vxsniff.delivery.deliverer import Deliverer
 from vxsniff.delivery.files import DailyOutlet, StreamOutlet
 from vxsniff.delivery.outlet import Outlet
-from vxsniff.delivery.post import PostOutlet
 from vxsniff.delivery.queue import BatchQueue
 
 BATCH_BYTES: Final = 65_536
@@ -73,6 +72,8 @@ def _wanted(chosen: Settings) -> Iterator[tuple[Outlet, str]]:
     if chosen.debug_export == values.EXPORT_LOCAL:
         yield DailyOutlet(), "a file a day in this folder"
     elif chosen.debug_export == values.EXPORT_HTTP:
+        from vxsniff.delivery.post import PostOutlet
+
         compress = not chosen.rules.skip_compression
         yield PostOutlet(chosen.debug_endpoint, compress), values.without_password(chosen.debug_endpoint)
     if chosen.verbosity >= values.VERBOSITY_STDOUT and chosen.url not in (values.URL_STDOUT, values.URL_TTY):

@@ -21,7 +21,6 @@ from vxsniff.app.live import LiveCapture
 from vxsniff.app.pipeline import CallCounters, Pipeline
 from vxsniff.app.settings import Settings, SettingsError
 from vxsniff.capture.file import CaptureFiles
-from vxsniff.delivery.post import probe
 from vxsniff.doctor.findings import OK, PROBLEM, Finding, diagnose
 from vxsniff.doctor.observation import Observation
 from vxsniff.doctor.survey import Survey
@@ -170,6 +169,8 @@ def configured(chosen: Settings) -> Observation:
 def _collector(chosen: Settings) -> Observation:
     if not (chosen.posts and chosen.delivers):
         return {}
+    from vxsniff.delivery.post import probe
+
     status, error, ms, skew_s = probe(chosen.url)
     where = values.without_password(chosen.url)
     return {"collector": {"where": where, "status": status, "error": error, "ms": ms, "skew_s": skew_s}}

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,13 +26,12 @@ from vxsniff import __version__
 from vxsniff.app import ledger, ledgers, reload, values
 from vxsniff.app.banner import log_start
 from vxsniff.app.build import build
-from vxsniff.app.control import ControlError, ask, listen_unnamed
 from vxsniff.app.doctor import MAX_WATCH_S
-from vxsniff.app.inherited import VARIABLE, Board, Numbers
+from vxsniff.app.inherited import Board
 from vxsniff.app.ledger import Entry, Ledger
 from vxsniff.app.live import HEALTHY_WITHIN_S, SOCKET_COUNTS, udp_ports
+from vxsniff.app.member import Member
 from vxsniff.app.outlets import open_outlet
-from vxsniff.app.report import Report
 from vxsniff.app.serving import control_served, metrics_served
 from vxsniff.app.settings import Inputs, Settings, SettingsError
 from vxsniff.app.worker import EXIT_OK, EXIT_USAGE, GRACE_S, SECOND_SIGNAL_S, print_ledger
@@ -48,10 +46,6 @@ HUNG_S: Final = 30.0
 """One that has not reported for so long is killed."""
 ORDERLY_S: Final = 0.5
 """One that ended in order was asked to by somebody, who may be asking this process as well."""
-STEADY_S: Final = 10.0
-"""One that died sooner is started again after a pause, which grows."""
-PAUSE_FIRST_S: Final = 0.5
-PAUSE_MAX_S: Final = 30.0
 _LOOK_S: Final = 0.1
 ASK_S: Final = 8.5
 """How long a worker may take to answer: longer than it gives itself, less than who asks us waits."""
@@ -60,98 +54,6 @@ ABOUT_S: Final = 1.0
 _ENDING: Final = "it is about to end"
 
 _log = logging.getLogger("vxsniff")
-
-
-class _Member:
-    """A worker, as its supervisor sees it."""
-
-    def __init__(self, number: int, group: SocketGroup) -> None:
-        self.number = number
-        self.process: subprocess.Popen[bytes] | None = None
-        self.started_s = 0.0
-        self.start_s = 0.0
-        """When it is to be started again."""
-        self._listener: socket.socket | None = None
-        self._address = b""
-        self._group = group
-        self._board = Board.create()
-        self._last: Report | None = None
-        self._former: list[Ledger] = []  # of processes that died
-        self._deaths = 0  # one soon after the other
-
-    def start(
-        self, command: list[str], workers: int, is_on: bool, delivers: bool, inputs: Board, lifeline: int
-    ) -> None:
-        """Raises OSError."""
-        self.started_s = time.monotonic()
-        self._close_listener()  # who used it has shut it down, if it ended in order
-        self._listener, self._address = listen_unnamed()
-        numbers = Numbers(
-            self.number,
-            workers,
-            is_on,
-            delivers,
-            tuple(self._group.ports),
-            tuple(one.fileno() for one in self._group.of(self.number)),
-            self._listener.fileno(),
-            self._board.fd,
-            inputs.fd,
-            lifeline,
-        )
-        # In a process group of its own: Ctrl-C reaches it through its supervisor alone.
-        self.process = subprocess.Popen(
-            command,
-            env={**os.environ, VARIABLE: numbers.as_text()},
-            pass_fds=numbers.files,
-            process_group=0,
-            stdin=subprocess.DEVNULL,
-        )
-
-    @property
-    def is_alive(self) -> bool:
-        process = self.process
-        return process is not None and process.poll() is None
-
-    def report(self) -> Report | None:
-        """Its latest one; None when it has made none yet, or is dead."""
-        text = self._board.read()
-        if text:
-            with contextlib.suppress(ValueError):
-                self._last = Report.from_json(text)
-        return self._last
-
-    def ledger(self) -> Ledger:
-        """What it counts, and what counted those that died before it."""
-        report = self.report()
-        return ledgers.merged([*self._former, report.ledger] if report is not None else self._former, ())
-
-    def died(self) -> float:
-        """Takes its last report for what it was; the seconds until it is to be started again."""
-        last = self.report()
-        if last is not None:
-            self._former = [ledgers.merged([*self._former, ledgers.settled(last.ledger)], ())]
-        self._last = None
-        self._board.clear()
-        self.process = None
-        now_s = time.monotonic()
-        self._deaths = 0 if now_s - self.started_s >= STEADY_S else self._deaths + 1
-        pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2.0 ** min(self._deaths - 1, 16)) if self._deaths else 0.0
-        self.start_s = now_s + pause_s
-        return pause_s
-
-    def ask(self, words: list[str], timeout_s: float) -> tuple[bool, str]:
-        try:
-            return ask(self._address, words, timeout_s)
-        except ControlError:
-            return False, f"worker {self.number} does not answer"
-
-    def _close_listener(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-
-    def close(self) -> None:
-        self._close_listener()
-        self._board.close()
 
 
 class Supervisor:
@@ -170,7 +72,7 @@ class Supervisor:
         self._status = EXIT_OK
         self._looking = threading.Lock()  # workers come and go while others look
         self._switching = threading.Lock()  # one switch or reload at a time, and no start meanwhile
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
         self._is_on = True
         self._switches = 0
         self._reloads = 0
@@ -195,7 +97,7 @@ class Supervisor:
         )
         self._lifeline, ours = os.pipe()
         with self._signals(), contextlib.closing(group):
-            self._members = [_Member(number, group) for number in range(chosen.workers)]
+            self._members = [Member(number, group) for number in range(chosen.workers)]
             with (
                 metrics_served(chosen, self.look, self._is_healthy),
                 control_served(chosen.control, self._on_request),
@@ -228,7 +130,7 @@ class Supervisor:
 
     # ---- workers
 
-    def _start(self, member: _Member) -> None:
+    def _start(self, member: Member) -> None:
         try:
             with self._looking:
                 member.start(
@@ -253,7 +155,7 @@ class Supervisor:
         finally:
             self._switching.release()
 
-    def _look_after(self, member: _Member) -> None:
+    def _look_after(self, member: Member) -> None:
         now_s = time.monotonic()
         process = member.process
         if process is None:
@@ -272,8 +174,10 @@ class Supervisor:
             if silent_s > HUNG_S:
                 _log.error("worker %d (process %d) hangs: it is killed", member.number, process.pid)
                 process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1.0)
 
-    def _bury(self, member: _Member, process: subprocess.Popen[bytes]) -> None:
+    def _bury(self, member: Member, process: subprocess.Popen[bytes]) -> None:
         with self._looking:
             has_reported = member.report() is not None
             pause_s = member.died()
@@ -298,7 +202,7 @@ class Supervisor:
         self._group.shut_out()
         waited_for = set(self._members)
         started = set() if self._status == EXIT_OK else set(self._members)
-        asked: set[_Member] = set()
+        asked: set[Member] = set()
         end_s = time.monotonic() + END_S
         while waited_for and time.monotonic() < end_s:
             for member in list(waited_for):
@@ -326,7 +230,7 @@ class Supervisor:
                 process.wait()
                 self._bury(member, process)
 
-    def _can_hear(self, member: _Member) -> bool:
+    def _can_hear(self, member: Member) -> bool:
         """Whether it handles signals by now."""
         with self._looking:
             return member.report() is not None or self._status != EXIT_OK

@@ -37,7 +37,6 @@ from vxsniff.app.ledger import Ledger
 from vxsniff.app.live import LiveCapture, Task
 from vxsniff.app.outlets import open_outlet
 from vxsniff.app.pipeline import Format, Pipeline, ndjson_format
-from vxsniff.app.progress import progress_bar
 from vxsniff.app.report import Report, Reporter
 from vxsniff.app.serving import control_served, metrics_served
 from vxsniff.app.settings import Settings, SettingsError
@@ -185,6 +184,8 @@ class Worker:
         )
 
     def _run_files(self) -> int:
+        from vxsniff.app.progress import progress_bar  # rich is for files alone
+
         chosen = self._settings
         try:
             files = CaptureFiles(list(chosen.read))

@@ -290,7 +290,7 @@ def _collector(seen: Observation) -> list[Finding]:
             Finding(
                 PROBLEM,
                 f"{seen['refused']:,} calls were refused for good since the start",
-                "`vxsniff spool list` names them with the collector's answer, `vxsniff spool retry` sends them again",
+                "`vxsniff spool list` names them and the answers that they got, `vxsniff spool retry` sends them again",
             )
         )
     return found
