@@ -20,6 +20,7 @@ from vxsniff.call.record import RecordBuilder
 from vxsniff.call.rules import parse_rules
 from vxsniff.capture.file import read_frames
 from vxsniff.delivery.batch import Batch
+from vxsniff.flow.flow import Consumer
 from vxsniff.flow.table import FlowTable
 from vxsniff.http import sniff
 from vxsniff.http.budget import Budget
@@ -39,7 +40,7 @@ def load(path: Path) -> list[tuple[bytes, int]]:
         return [(frame.data[42:], frame.ts_ns) for frame in read_frames(file)]
 
 
-class _Nothing:
+class _Nothing(Consumer):
     """A consumer that does nothing."""
 
     def data(self, side: int, seq: int, ack: int, ts_ns: int, payload: bytes) -> None: ...
@@ -66,7 +67,7 @@ def _upto(
     else:
         rule_set = parse_rules(f"include {rules}\nallow_http_url")
         applied = policy.Policy(rule_set, lambda: 0)
-        builder = RecordBuilder(applied.copies_session_field if applied.has_session_rules else None)
+        builder = RecordBuilder(applied)
         format_call = ndjson_format("bench")
 
         def on_exchange(exchange: Any, flow: Any) -> None:
@@ -74,9 +75,9 @@ def _upto(
             if number >= 3:
                 record = builder.build(exchange, flow)
                 if number >= 4:
-                    _, details = applied.apply(record.details, record.partial)
+                    applied.outcome(record.runs)
                     if number >= 5:
-                        line = format_call(details, record)
+                        line = format_call(record)
                         if number >= 6:
                             ship(line)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.builders import CLIENT, SERVER, Endpoint, Play, answer, get, talk
+from vxsniff.call.rules import parse_rules
 
 TURNS = ((CLIENT, get("/a")), (SERVER, answer(b"x")), (CLIENT, get("/b")), (SERVER, answer(b"y")))
 
@@ -64,3 +65,19 @@ def test_an_error_in_a_connection_leaves_the_others_alone(monkeypatch):
     play.frames(talk(*TURNS[2:], client=Endpoint("10.0.0.9", 1)))
     assert "y" in [call["response_body"] for call in play.finish()]
     assert play.pipeline.segments_failed == len(told) == 1
+
+
+def test_headers_that_recur_are_judged_anew_when_the_rules_change():
+    """What was noted of a client's headers under the rules before must not be shipped under the new ones."""
+    play = Play(rules="include debug")
+    turns = ((CLIENT, get("/a", "Authorization: secret")), (SERVER, answer(b"x", "X-Token: secret")))
+    seen = []
+    for rules in ("include debug", "include strict", "include debug"):
+        play.pipeline.use(parse_rules(rules), "", 1_048_576, False)
+        for _ in range(3):
+            play.lines.clear()
+            play.frames(talk(*turns, client=Endpoint("10.0.0.1", 1000 + play.now_ns // 1000 % 50_000)))
+            play.wait(1)
+            (call,) = play.calls
+            seen.append("secret" in str(call))
+    assert seen == [True] * 3 + [False] * 3 + [True] * 3

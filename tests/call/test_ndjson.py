@@ -6,13 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vxsniff.call import ndjson
+from vxsniff.call.policy import Policy
+from vxsniff.call.rules import parse_rules
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
-@given(st.lists(st.tuples(TEXT, TEXT), max_size=5))
-def test_a_line_is_one_json_array_of_pairs_whatever_the_text(details):
-    line = ndjson.line(list(details), "here")
+RUNS = st.lists(st.lists(st.tuples(TEXT, TEXT.filter(bool)), max_size=3), max_size=4)
+
+
+@given(RUNS)
+def test_a_line_is_one_json_array_of_pairs_whatever_the_text_and_however_it_is_parted(parts):
+    policy = Policy(parse_rules("include debug"), lambda: 0)
+    line = ndjson.line([policy.run(part) for part in parts], ndjson.line_end("hére"))
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
-    assert json.loads(line) == [list(pair) for pair in [*details, ("host", "here")]]
+    assert json.loads(line) == [list(pair) for part in [*parts, [("host", "hére")]] for pair in part]

@@ -1,8 +1,10 @@
 """Rules at work on a call."""
 
+import json
+
 import pytest
 
-from vxsniff.call.policy import EMPTIED, MAX_PLANS, PASSED, SAMPLED_OUT, STOPPED, Policy
+from vxsniff.call.policy import EMPTIED, MAX_PLANS, MAX_TREATED, PASSED, SAMPLED_OUT, STOPPED, Policy
 from vxsniff.call.rules import parse_rules
 
 
@@ -62,3 +64,32 @@ def test_a_megabyte_of_one_letter_passes_the_standard_rules():
     assert Policy(parse_rules("include standard"), lambda: 0).apply([("request_body", body)])[1] == [
         ("request_body", body)
     ]
+
+
+def test_treated_values_are_remembered_to_a_bound_only():
+    at_work = policy("/request_url/ replace /secret/, /-/")
+    for number in range(MAX_TREATED + 50):
+        assert at_work.apply([("request_url", f"secret{number}")])[1] == [("request_url", f"-{number}")]
+    assert len(at_work._plan("request_url")._treated) <= MAX_TREATED
+
+
+def test_a_run_that_recurs_counts_anew_for_each_call():
+    at_work = policy("/request_header:.*/ stop_unless /yes/")
+    recurring = at_work.run([("request_header:a", "yes")])
+    other = at_work.run([("request_header:b", "yes")])
+    assert at_work.outcome([recurring]) == PASSED
+    assert at_work.outcome([recurring, other]) == STOPPED
+    assert at_work.outcome([at_work.joined([recurring, other])]) == STOPPED
+    assert at_work.outcome([recurring]) == PASSED
+
+
+@pytest.mark.parametrize("verb", ["remove", "stop", "replace /secret/, /x/"])
+def test_joined_runs_are_judged_as_their_parts(verb):
+    at_work = policy(f"/request_header:a/ {verb}")
+    parts = [at_work.run([("request_header:b", "1")]), at_work.run([("request_header:a", "secret")])]
+    whole = [("request_header:b", "1"), ("request_header:a", "secret")]
+    joined = at_work.joined(parts)
+    outcome, kept = at_work.apply(whole)
+    assert at_work.outcome([joined]) == outcome
+    assert outcome == STOPPED or joined.kept == kept
+    assert json.loads(b"[" + joined.json + b"]") == [list(detail) for detail in joined.kept]

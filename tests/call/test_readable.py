@@ -5,7 +5,7 @@ from vxsniff.call.record import Record
 
 
 def record(**values):
-    made = Record(123, 1_700_000_000_123, 12)
+    made = Record(123, 1_700_000_000_123, 12, [])
     made.request_bytes, made.response_bytes = 245, 1_234_567
     return made
 

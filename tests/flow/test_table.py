@@ -3,6 +3,7 @@
 import pytest
 
 from vxsniff.flow import reassembly, table
+from vxsniff.flow.flow import Consumer
 from vxsniff.flow.table import FlowTable
 from vxsniff.wire.segment import ACK, FIN, RST, SYN, Segment, reverse_key
 
@@ -12,7 +13,7 @@ SECOND = 1_000_000_000
 MS = 1_000_000
 
 
-class Told:
+class Told(Consumer):
     """A consumer that writes down what it is told."""
 
     def __init__(self, book, flow):

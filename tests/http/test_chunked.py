@@ -33,7 +33,7 @@ def test_a_body_of_chunks_with_extensions_and_trailers_is_read():
     decoder, message, used = decode(data)
     assert decoder.done
     assert bytes(message.body) == b"hello world"
-    assert decoder.trailers == [(b"X-Sum", b"1"), (b"X-End", b"2")]
+    assert [(field.name, field.value) for field in decoder.trailers] == [(b"X-Sum", b"1"), (b"X-End", b"2")]
     assert data[used:] == b"NEXT"
 
 

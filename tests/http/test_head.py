@@ -1,9 +1,12 @@
 """Heads through llhttp: what is read, and how the body's end is known."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vxsniff.http import head as heads
 from vxsniff.http.budget import Budget
+from vxsniff.http.head import HeadReader
 from vxsniff.http.message import Message
 
 
@@ -13,25 +16,29 @@ def message():
 
 def request(data):
     m = message()
-    return heads.parse_request(data, m), m
+    return m if HeadReader(True).read(data, m) else None
 
 
 def response(data):
     m = message()
-    return heads.parse_response(data, m), m
+    return m if HeadReader(False).read(data, m) else None
+
+
+def fields(m):
+    return [(field.name, field.value) for field in m.headers.fields]
 
 
 def test_a_request_is_read_with_its_headers_in_order():
-    head, m = request(b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nx-a:  2 \r\nX-Empty:\r\n\r\n")
+    m = request(b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nx-a:  2 \r\nX-Empty:\r\n\r\n")
     assert (m.method, m.target) == (b"POST", b"/a?b=c")
-    assert m.headers == [(b"Host", b"x"), (b"X-A", b"1"), (b"x-a", b"2"), (b"X-Empty", b"")]
-    assert heads.request_framing(head) == heads.BODY_NONE
+    assert fields(m) == [(b"Host", b"x"), (b"X-A", b"1"), (b"x-a", b"2"), (b"X-Empty", b"")]
+    assert heads.request_framing(m.headers) == heads.BODY_NONE
 
 
 def test_a_response_is_read():
-    head, m = response(b"HTTP/1.0 404 Not Here\r\nContent-Length: 3\r\n\r\n")
+    m = response(b"HTTP/1.0 404 Not Here\r\nContent-Length: 3\r\n\r\n")
     assert m.status == 404
-    assert (heads.response_framing(head, 404), head.content_length) == (heads.BODY_LENGTH, 3)
+    assert (heads.response_framing(m.headers, 404), m.headers.content_length) == (heads.BODY_LENGTH, 3)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +53,7 @@ def test_a_response_is_read():
     ],
 )
 def test_what_servers_in_the_field_take_is_taken(data, method, target):
-    head, m = request(data)
-    assert head is not None
+    m = request(data)
     assert (m.method, m.target) == (method, target)
 
 
@@ -55,12 +61,12 @@ def test_what_servers_in_the_field_take_is_taken(data, method, target):
     "data", [b"GET /\r\n\r\n", b"\0\0\0\r\n\r\n", b"GET / HTTP/2.0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]
 )
 def test_what_is_no_request_is_refused(data):
-    assert request(data)[0] is None
+    assert request(data) is None
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 abc\r\n\r\n", b"HTTP/2 200\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
 def test_what_is_no_response_is_refused(data):
-    assert response(data)[0] is None
+    assert response(data) is None
 
 
 @pytest.mark.parametrize(
@@ -78,10 +84,164 @@ def test_what_is_no_response_is_refused(data):
     ],
 )
 def test_the_end_of_a_response_is_known_as_the_rfc_says(headers, status, framing):
-    head, _ = response(b"HTTP/1.1 %d X\r\n%s\r\n" % (status, headers))
-    assert heads.response_framing(head, status) == framing
+    m = response(b"HTTP/1.1 %d X\r\n%s\r\n" % (status, headers))
+    assert heads.response_framing(m.headers, status) == framing
 
 
 def test_too_many_headers_are_no_head():
     many = b"".join(b"X-%d: y\r\n" % i for i in range(heads.MAX_HEADERS + 1))
-    assert request(b"GET / HTTP/1.1\r\n" + many + b"\r\n")[0] is None
+    assert request(b"GET / HTTP/1.1\r\n" + many + b"\r\n") is None
+
+
+REQUEST_LINES = (
+    *(b"GET / HTTP/1.1", b"POST /a?b=c HTTP/1.0", b"CONNECT host:443 HTTP/1.1", b"OPTIONS * HTTP/1.1"),
+    *(b"GET http://h/x HTTP/1.1", b"BREW /pot HTTP/1.1", b"GET /a b HTTP/1.1", b"GET  / HTTP/1.1", b"get / HTTP/1.1"),
+    *(
+        b"GET / HTTP/1.1 ",
+        b"GET / HTTP/2.0",
+        b"GET / HTTP/1.2",
+        b"GET /",
+        b"GET /\xc3\xa4 HTTP/1.1",
+        b"M-SEARCH * HTTP/1.1",
+    ),
+    *(
+        b"GET /\tx HTTP/1.1",
+        b"GET /\0 HTTP/1.1",
+        b"GET /\n HTTP/1.1",
+        b"PRI * HTTP/2.0",
+        b"SOURCE /x HTTP/1.1",
+        b"GET x HTTP/1.1",
+    ),
+)
+STATUS_LINES = (
+    *(b"HTTP/1.1 200 OK", b"HTTP/1.0 404 Not Here", b"HTTP/1.1 204", b"HTTP/1.1 200 ", b"HTTP/1.1  200 OK"),
+    *(b"HTTP/1.1 101 Switching Protocols", b"HTTP/1.1 20 OK", b"HTTP/1.1 2000", b"HTTP/2.0 200 OK", b"HTTP/2 200"),
+    *(
+        b"HTTP/1.1 999 \xff",
+        b"HTTP/1.1 000 X",
+        b"HTTP/1.1 200 a\0b",
+        b"ICY 200 OK",
+        b"HTTP/1.1 200\tOK",
+        b"HTTP/1.1 200 a\nb",
+    ),
+)
+LINES = (
+    *(b"Host: x", b"host:y ", b"X-A:  1\t", b"X-A: 2", b"X-Empty:", b"Content-Type: text/plain", b"Cookie: a=b; c=d"),
+    *(
+        b"Content-Length: 5",
+        b"Content-Length: 7",
+        b"content-length:5",
+        b"Content-Length: x",
+        b"Content-Length:",
+        b"Content-Length: 5, 5",
+    ),
+    *(b"Content-Length: +5", b"Content-Length: 99999999999999999999999", b"Content-Length: 5 5", b"Content-Length: 0"),
+    *(
+        b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding: gzip",
+        b"transfer-encoding: gzip, chunked",
+        b"Transfer-Encoding: chunked, x",
+    ),
+    *(b"Connection: upgrade", b"Connection: close", b"Upgrade: websocket", b"Expect: 100-continue", b"Expect: other"),
+    *(
+        b" folded",
+        b"\tfolded",
+        b"X-B : 1",
+        b"No colon",
+        b": no name",
+        b"X\0: 1",
+        b"X-C: \0",
+        b"X-C: a\rb",
+        b"X-C: a\nX-D: b",
+    ),
+    *(
+        b"X-E: a\n b",
+        b"X-F: \xff",
+        b"X-\xc3\xa4: 1",
+        b"X-G: \x7f",
+        b"X-H: \x01",
+        b"\r",
+        b"X-I: 1\r",
+        b"X(Y): 1",
+        b"Expect:100-CONTINUE",
+    ),
+)
+FRAMING_LINES = tuple(line for line in LINES if b"ength" in line or b"ransfer" in line or line[:1] in b" \t")
+HEADS = st.lists(
+    st.tuples(
+        st.one_of(st.just(0), st.integers(1, 30)),
+        st.lists(st.one_of(st.sampled_from(LINES), st.sampled_from(FRAMING_LINES)), max_size=4),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def told(accepted, m):
+    """All that a head says; nothing when it is none."""
+    if not accepted:
+        return None
+    h = m.headers
+    framing = (h.content_length, h.transfer_coded, h.chunked, h.upgrade, h.expects_continue)
+    return m.method, m.target, m.status, fields(m), framing
+
+
+@pytest.mark.parametrize("is_request", [True, False], ids=["requests", "responses"])
+@pytest.mark.parametrize("is_warm", [True, False], ids=["known lines", "new lines"])
+@given(heads_read=HEADS)
+@settings(max_examples=300)
+def test_a_head_of_lines_that_are_known_is_read_as_llhttp_reads_the_whole(is_request, is_warm, heads_read):
+    first_lines = REQUEST_LINES if is_request else STATUS_LINES
+    reader = HeadReader(is_request)
+    for line in LINES if is_warm else ():
+        reader.read(first_lines[0] + b"\r\n" + line + b"\r\n\r\n", message())
+    for number, lines in heads_read * 3:  # twice they are new, or new as a whole
+        data = b"\r\n".join((first_lines[number % len(first_lines)], *lines)) + b"\r\n\r\n"
+        as_a_whole = message()
+        whole = heads.read_request(data, as_a_whole) if is_request else heads.read_response(data, as_a_whole)
+        m = message()
+        assert told(reader.read(data, m), m) == told(whole, as_a_whole), data
+
+
+def test_headers_that_recur_are_read_once():
+    reader = HeadReader(True)
+    read = []
+    for number in range(3):
+        read.append(message())
+        assert reader.read(b"GET /%d HTTP/1.1\r\nHost: x\r\nX-A: 1\r\n\r\n" % number, read[-1])
+    assert read[1].headers is read[2].headers
+    assert [m.target for m in read] == [b"/0", b"/1", b"/2"]
+    other = message()
+    assert reader.read(b"GET / HTTP/1.1\r\nX-A: 1\r\nHost: y\r\n\r\n", other)
+    assert other.headers.fields[0] is read[0].headers.fields[1]
+
+
+def kept_bytes(reader):
+    assert reader._lines_bytes == sum(map(len, reader._lines))
+    assert reader._blocks_bytes == sum(map(len, reader._blocks))
+    return reader._lines_bytes, reader._blocks_bytes
+
+
+def test_what_is_kept_of_heads_is_bounded_in_number():
+    reader = HeadReader(False)
+    for number in range(heads.MAX_LINES + 50):
+        for _ in range(2):
+            assert reader.read(b"HTTP/1.1 200 %d\r\nX-Id: %d\r\n\r\n" % (number, number), message())
+        assert len(reader._lines) <= heads.MAX_LINES
+        assert len(reader._blocks) <= heads.MAX_BLOCKS
+        assert len(reader._seen) <= heads._MAX_SEEN
+        assert len(reader._statuses) <= heads._MAX_STATUSES
+    kept_bytes(reader)
+
+
+def test_what_is_kept_of_heads_is_bounded_in_bytes():
+    reader = HeadReader(False)
+    for number in range(1200):
+        head = b"HTTP/1.1 200 OK\r\nX-Id: %01000d\r\nX-Same: %01000d\r\n\r\n" % (number, 0)
+        for _ in range(2):
+            assert reader.read(head, message())
+        assert max(kept_bytes(reader)) <= heads.MAX_KEPT_BYTES
+    assert reader.read(b"HTTP/1.1 200 OK\r\nX-Id: %05000d\r\n\r\n" % 0, message())
+    assert reader.read(b"HTTP/1.1 200 OK\r\nX-Id: %05000d\r\n\r\n" % 0, message())
+    assert max(map(len, reader._lines)) <= heads.MAX_LINE_BYTES
+    assert max(map(len, reader._blocks)) <= heads.MAX_BLOCK_BYTES

@@ -126,7 +126,7 @@ def _pipeline(chosen: Settings) -> Pipeline:
         chosen.vnis,
         chosen.rules,
         lambda _line: None,
-        format_call=lambda _details, _record: b"",
+        format_call=lambda _record: b"",
         draw=lambda: 0,
         on_error=lambda _error: None,
         ports=chosen.app_ports,

@@ -13,7 +13,7 @@ from typing import Final
 
 from vxsniff import AGENT_MARK
 from vxsniff.call import ndjson, policy
-from vxsniff.call.policy import Detail, Policy
+from vxsniff.call.policy import Policy
 from vxsniff.call.record import Record, RecordBuilder, RecordCounters
 from vxsniff.call.rules import RuleSet
 from vxsniff.flow.flow import Flow
@@ -21,18 +21,20 @@ from vxsniff.flow.table import TICK_NS, FlowTable
 from vxsniff.http import sniff
 from vxsniff.http.budget import Budget
 from vxsniff.http.connection import HttpConnections
+from vxsniff.http.headers import USER_AGENT
 from vxsniff.http.pairing import Exchange
 from vxsniff.wire.decode import Decoder
 from vxsniff.wire.segment import Segment
 from vxsniff.wire.vxlan import VniFilter
 
-Format = Callable[[list[Detail], Record], bytes]
-"""What a call looks like where it goes."""
+Format = Callable[[Record], bytes]
+"""What a call looks like where it goes; its runs were treated."""
 
 
 def ndjson_format(host: str) -> Format:
     """NDJSON, naming the machine that captured the call."""
-    return lambda details, _record: ndjson.line(details, host)
+    end = ndjson.line_end(host)
+    return lambda record: ndjson.line(record.runs, end)
 
 
 class CallCounters:
@@ -103,13 +105,7 @@ class Pipeline:
         """Calls are made and treated so from now on."""
         self.policy = Policy(rules, self._draw)
         self.http.body_limit_bytes = body_limit_bytes
-        self.builder = RecordBuilder(
-            self.policy.copies_session_field if self.policy.has_session_rules else None,
-            realip_header,
-            body_limit_bytes,
-            call_ids,
-            self.record_counters,
-        )
+        self.builder = RecordBuilder(self.policy, realip_header, body_limit_bytes, call_ids, self.record_counters)
         self._is_disabled = disabled or rules.skip_submission
 
     # ---- frames
@@ -167,16 +163,16 @@ class Pipeline:
         if self._is_disabled:
             counters.disabled += 1
             return
-        if exchange.request.header(b"user-agent").endswith(AGENT_MARK):
+        if exchange.request.headers.first(USER_AGENT).endswith(AGENT_MARK):
             counters.own += 1
             return
         try:
             record = self.builder.build(exchange, flow)
-            outcome, details = self.policy.apply(record.details, record.partial)
+            outcome = self.policy.outcome(record.runs)
             if outcome != policy.PASSED:
                 counters.dropped[outcome] += 1
                 return
-            line = self._format(details, record)
+            line = self._format(record)
         except Exception as error:
             counters.failed += 1
             self._on_error(error)

@@ -434,7 +434,7 @@ def print_ledger(final: Ledger) -> None:
 def _format_for(url: str) -> Format:
     if url == values.URL_TTY:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        return lambda details, record: readable.line(details, record, _time_of_day(record.now_ms), colour)
+        return lambda record: readable.line(record.kept, record, _time_of_day(record.now_ms), colour)
     return ndjson_format(os.environ.get("DYNO") or socket.gethostname())
 
 

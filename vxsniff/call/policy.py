@@ -4,14 +4,18 @@ Order: stop, stop_if_found, stop_if, stop_unless_found, stop_unless, sample, rem
 remove_if_found, remove_unless, remove_if, drop empty, replace, drop empty; nothing left = no call.
 
 A call has some 25 details and few distinct names, so which rules concern a name is decided once and kept, for at most
-MAX_PLANS names (names come from the wire). A value that is known to be only a part, because the rest was left out at a
-limit, is shipped when no rule looks at such values, and left out whole otherwise: a rule can't judge what it can't see.
+MAX_PLANS names (names come from the wire). Details come in runs: one that recurs, such as a client's headers, is judged
+and written as JSON once, for what becomes of a detail depends on nothing but itself (stop_unless counts over all of a
+call, and is asked for each). A value that is known to be only a part, because the rest was left out at a limit, is
+shipped when no rule looks at such values, and left out whole otherwise: a rule can't judge what it can't see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Set
 from typing import Final
+
+import orjson
 
 from vxsniff.call.patterns import Pattern, Template
 from vxsniff.call.rules import Rule, RuleSet
@@ -25,13 +29,21 @@ SAMPLED_OUT: Final = 2
 EMPTIED: Final = 3
 
 MAX_PLANS: Final = 4096
+MAX_TREATED: Final = 1024
+"""How many values of a name are remembered with what the rules made of them."""
+MAX_TREATED_CHARS: Final = 256
+
+_NO_NAMES: Final[Set[str]] = frozenset()
 
 
 class _Plan:
     """What the rules do to details of one name."""
 
     __slots__ = (
+        "_treated",
+        "is_idle",
         "is_stopped",
+        "looks_at_values",
         "remove_if",
         "remove_unless",
         "removes",
@@ -58,13 +70,11 @@ class _Plan:
             (r.pattern, r.template) for r in concerning("replace") if r.pattern is not None and r.template is not None
         ]
 
-    @property
-    def looks_at_values(self) -> bool:
-        return any((*self.stop_if, *self.stop_unless, *self.remove_unless, *self.remove_if, self.replacements))
-
-    @property
-    def is_idle(self) -> bool:
-        return not (self.is_stopped or self.removes or self.looks_at_values)
+        self.looks_at_values = any(
+            (*self.stop_if, *self.stop_unless, *self.remove_unless, *self.remove_if, self.replacements)
+        )
+        self.is_idle = not (self.is_stopped or self.removes or self.looks_at_values)
+        self._treated: dict[str, str] = {}
 
     def stops(self, value: str) -> bool:
         found, matched = self.stop_if
@@ -78,6 +88,17 @@ class _Plan:
         """The value after remove and replace; empty when nothing is left."""
         if self.removes:
             return ""
+        if len(value) > MAX_TREATED_CHARS:
+            return self._treat(value)
+        treated = self._treated.get(value)
+        if treated is None:
+            treated = self._treat(value)
+            if len(self._treated) >= MAX_TREATED:
+                self._treated.clear()
+            self._treated[value] = treated
+        return treated
+
+    def _treat(self, value: str) -> str:
         if any(not p.found(value, otherwise=False) for p in self.remove_unless[0]):
             return ""
         if any(p.found(value, otherwise=True) for p in self.remove_if[0]):
@@ -92,60 +113,135 @@ class _Plan:
         return value
 
 
+class Run:
+    """Details that stand together in a call. `stops` when a stop rule catches one of them; `kept` is what the rules
+    left of them once the policy has treated the run.
+    """
+
+    __slots__ = ("_json", "details", "is_idle", "is_treated", "kept", "partial", "policy", "stops")
+
+    def __init__(self, policy: Policy, details: list[Detail], partial: Set[str], is_idle: bool, stops: bool) -> None:
+        self.policy = policy
+        self.details = details
+        self.partial = partial
+        self.is_idle = is_idle
+        self.stops = stops
+        self.is_treated = is_idle
+        self.kept = details
+        self._json: bytes | None = None
+
+    @property
+    def json(self) -> bytes:
+        """What was kept, as members of a JSON array; empty when nothing was."""
+        if self._json is None:
+            self._json = orjson.dumps(self.kept)[1:-1]
+        return self._json
+
+
 class Policy:
     """Rules at work. `draw` gives a random integer from 0 to 99, for the sample rule."""
 
     def __init__(self, rules: RuleSet, draw: Callable[[], int]) -> None:
         self.rules = rules
         self._draw = draw
-        self._plans: dict[str, _Plan | None] = {}
+        self._plans: dict[str, _Plan] = {}
         self._unless = (rules.by_verb.get("stop_unless_found", []), rules.by_verb.get("stop_unless", []))
+        self._asks_unless = any(self._unless)
         self._session = [r.pattern for r in rules.by_verb.get("copy_session_field", ()) if r.pattern is not None]
+        self._copied: dict[str, bool] = {}
 
-    def _plan(self, name: str) -> _Plan | None:
-        """The plan of a name, None when no rule concerns it."""
-        try:
-            return self._plans[name]
-        except KeyError:
-            plan: _Plan | None = _Plan(name, self.rules)
-            if plan is not None and plan.is_idle:
-                plan = None
+    def _plan(self, name: str) -> _Plan:
+        """The plan of a name."""
+        plan = self._plans.get(name)
+        if plan is None:
+            plan = _Plan(name, self.rules)
             if len(self._plans) < MAX_PLANS:
                 self._plans[name] = plan
-            return plan
+        return plan
 
     def copies_session_field(self, name: str) -> bool:
         """Whether a cookie of that lower-case name becomes a session field."""
-        return any(p.matches(name, otherwise=False) for p in self._session)
+        copies = self._copied.get(name)
+        if copies is None:
+            copies = any(p.matches(name, otherwise=False) for p in self._session)
+            if len(self._copied) < MAX_PLANS:
+                self._copied[name] = copies
+        return copies
 
     @property
     def has_session_rules(self) -> bool:
         return bool(self._session)
 
-    def apply(self, details: list[Detail], partial: Set[str] = frozenset()) -> tuple[int, list[Detail]]:
-        """What becomes of a call: PASSED with its details as they may be shipped, or why not.
+    def run(self, details: list[Detail], partial: Set[str] = _NO_NAMES) -> Run:
+        """Details as a run of their own. `partial` names those whose value is only a part."""
+        is_idle = True
+        stops = False
+        for name, value in details:
+            plan = self._plan(name)
+            if not plan.is_idle:
+                is_idle = False
+                stops = stops or plan.stops(value)
+            elif not value:
+                is_idle = False
+        return Run(self, details, partial, is_idle, stops)
 
-        `partial` names details whose value is only a part.
-        """
-        planned = [(name, value, self._plan(name)) for name, value in details]
-        for _, value, plan in planned:
-            if plan is not None and plan.stops(value):
-                return STOPPED, []
-        if self._is_stopped_unless(planned):
-            return STOPPED, []
-        if self.rules.sample_percent < 100 and self._draw() >= self.rules.sample_percent:
-            return SAMPLED_OUT, []
+    def joined(self, runs: list[Run]) -> Run:
+        """Treated runs as one."""
+        details: list[Detail] = []
         kept: list[Detail] = []
-        for name, value, plan in planned:
-            if plan is not None:
-                if name in partial and plan.looks_at_values:
+        texts: list[bytes] = []
+        stops = False
+        for run in runs:
+            self._treat(run)
+            details += run.details
+            stops = stops or run.stops
+            if run.kept:
+                kept += run.kept
+                texts.append(run.json)
+        joined = Run(self, details, _NO_NAMES, False, stops)
+        joined.is_treated = True
+        joined.kept = kept
+        joined._json = b",".join(texts)
+        return joined
+
+    def outcome(self, runs: list[Run]) -> int:
+        """What becomes of the call that they make: PASSED, when all that may be shipped is in `kept`, or why not."""
+        for run in runs:
+            if run.stops:
+                return STOPPED
+        if self._asks_unless and self._is_stopped_unless(runs):
+            return STOPPED
+        if self.rules.sample_percent < 100 and self._draw() >= self.rules.sample_percent:
+            return SAMPLED_OUT
+        outcome = EMPTIED
+        for run in runs:
+            self._treat(run)
+            if run.kept:
+                outcome = PASSED
+        return outcome
+
+    def apply(self, details: list[Detail], partial: Set[str] = _NO_NAMES) -> tuple[int, list[Detail]]:
+        """The same for a call whose details are one run: what becomes of it, and what may be shipped."""
+        run = self.run(details, partial)
+        outcome = self.outcome([run])
+        return outcome, run.kept if outcome == PASSED else []
+
+    def _treat(self, run: Run) -> None:
+        if run.is_treated:
+            return
+        kept: list[Detail] = []
+        for name, value in run.details:
+            plan = self._plan(name)
+            if not plan.is_idle:
+                if name in run.partial and plan.looks_at_values:
                     continue
                 value = plan.treat(value)
             if value:
                 kept.append((name, value))
-        return (PASSED, kept) if kept else (EMPTIED, kept)
+        run.kept = kept
+        run.is_treated = True
 
-    def _is_stopped_unless(self, planned: list[tuple[str, str, _Plan | None]]) -> bool:
+    def _is_stopped_unless(self, runs: list[Run]) -> bool:
         """Each stop_unless rule asks for exactly one matching detail.
 
         The published loggers count matches over all rules and compare with the number of rules: that stops a call in
@@ -156,12 +252,13 @@ class Policy:
             for rule in rules:
                 assert rule.pattern is not None
                 passed = 0
-                for _, value, plan in planned:
-                    if plan is not None and rule in plan.stop_unless[index]:
-                        if index == 0:
-                            passed += rule.pattern.found(value, otherwise=False)
-                        else:
-                            passed += rule.pattern.matches(value, otherwise=False)
+                for run in runs:
+                    for name, value in run.details:
+                        if rule in self._plan(name).stop_unless[index]:
+                            if index == 0:
+                                passed += rule.pattern.found(value, otherwise=False)
+                            else:
+                                passed += rule.pattern.matches(value, otherwise=False)
                 if passed != 1:
                     return True
         return False

@@ -1,4 +1,5 @@
-"""An exchange -> the details of an API call, before the rules: names and values in the order that they are shipped in.
+"""An exchange -> the details of an API call, before the rules: names and values in the order that they are shipped in,
+in runs, of which those of headers recur.
 
 request_method, request_url, response_code, request_header:*, request_param:*, response_header:*, request_body,
 response_body, session_field:*, custom_field:call_id, custom_field:capture, now, interval; `host` is added behind the
@@ -9,13 +10,13 @@ counted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from vxsniff.call.policy import Detail
+from vxsniff.call.policy import Detail, Policy, Run
 from vxsniff.flow.flow import Flow
 from vxsniff.http import body as bodies
+from vxsniff.http.headers import CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, Headers
 from vxsniff.http.message import Message
 from vxsniff.http.pairing import Exchange
 from vxsniff.wire.segment import reverse_key, source_of
@@ -26,18 +27,22 @@ _FORM: Final = b"application/x-www-form-urlencoded"
 
 
 class Record:
-    """One call's details. `partial` names those whose value is only a part."""
+    """One call's details, in runs."""
 
-    __slots__ = ("details", "duration_ms", "now_ms", "partial", "request_bytes", "response_bytes", "vni")
+    __slots__ = ("duration_ms", "now_ms", "request_bytes", "response_bytes", "runs", "vni")
 
-    def __init__(self, vni: int, now_ms: int, duration_ms: int) -> None:
+    def __init__(self, vni: int, now_ms: int, duration_ms: int, runs: list[Run]) -> None:
         self.vni = vni
         self.now_ms = now_ms
         self.duration_ms = duration_ms
-        self.details: list[Detail] = []
-        self.partial: set[str] = set()
+        self.runs = runs
         self.request_bytes = 0
         self.response_bytes = 0
+
+    @property
+    def kept(self) -> list[Detail]:
+        """What the rules left, once they were applied."""
+        return [detail for run in self.runs for detail in run.kept]
 
 
 class RecordCounters:
@@ -51,21 +56,29 @@ class RecordCounters:
         self.midstream = 0
 
 
+class _Noted:
+    """What headers give to a call: their run, and the cookies that are session fields."""
+
+    __slots__ = ("run", "session")
+
+    def __init__(self, run: Run, session: list[Detail]) -> None:
+        self.run = run
+        self.session = session
+
+
 class RecordBuilder:
-    """Makes records. `copies_session_field` tells which cookies to copy, None for none of them; `call_ids` adds an id
-    to each call.
-    """
+    """Makes records, for a policy; `call_ids` adds an id to each call."""
 
     def __init__(
         self,
-        copies_session_field: Callable[[str], bool] | None,
+        policy: Policy,
         realip_header: str = "",
         body_limit_bytes: int = 1_048_576,
         call_ids: bool = True,
         counters: RecordCounters | None = None,
     ) -> None:
         self.call_ids = call_ids
-        self.copies_session_field = copies_session_field
+        self._policy = policy
         self._realip_name = "request_header:" + realip_header.lower() if realip_header else ""
         self._body_limit_bytes = body_limit_bytes
         self._request_names: dict[bytes, str] = {}
@@ -75,54 +88,98 @@ class RecordBuilder:
     def build(self, exchange: Exchange, flow: Flow) -> Record:
         request, response = exchange.request, exchange.response
         assert response is not None
-        now_ms = request.start_ns // 1_000_000
-        end_ns = max(request.end_ns, response.end_ns)
-        record = Record(flow.vni, now_ms, max(1, (end_ns - request.start_ns) // 1_000_000))
-        add = record.details.append
+        policy = self._policy
         client_key = flow.key if exchange.client == 0 else reverse_key(flow.key)
         url, query = _url_of(request, client_key)
-        add(("request_method", _text(request.method)))
-        add(("request_url", url))
-        add(("response_code", str(response.status)))
-        names = self._request_names
-        for name, value in request.headers:
-            if value:
-                add((names.get(name) or _header_name("request_header:", name, names), _text(value)))
+        first: list[Detail] = [
+            ("request_method", _text(request.method)),
+            ("request_url", url),
+            ("response_code", str(response.status)),
+        ]
+        asked = self._noted(request.headers, "request_header:", self._request_names)
+        answered = self._noted(response.headers, "response_header:", self._response_names)
+        partial: set[str] = set()
+        request_text = self._body(request, "request_body", partial)
+        response_text = self._body(response, "response_body", partial)
+
+        between: list[Detail] = []
         if self._realip_name:
-            add((self._realip_name, source_of(client_key)[0]))
-        request_text = self._body(request, "request_body", record)
+            between.append((self._realip_name, source_of(client_key)[0]))
+        if query or (request_text and _media_type(request) == _FORM):
+            self._params(query, request, request_text, between)
+
+        last: list[Detail] = []
+        if request_text:
+            last.append(("request_body", request_text))
+        if response_text:
+            last.append(("response_body", response_text))
+        last += asked.session
+        if self.call_ids:
+            last.append(("custom_field:call_id", call_id(client_key, request.start_seq, response.start_seq)))
+        marks = self._marks(exchange, flow)
+        if marks:
+            last.append(("custom_field:capture", marks))
+        now_ms = request.start_ns // 1_000_000
+        duration_ms = max(1, (max(request.end_ns, response.end_ns) - request.start_ns) // 1_000_000)
+        last.append(("now", str(now_ms)))
+        last.append(("interval", str(duration_ms)))
+
+        runs = [policy.run(first), asked.run]
+        if between:
+            runs.append(policy.run(between))
+        runs.append(answered.run)
+        runs.append(policy.run(last, partial) if partial else policy.run(last))
+        record = Record(flow.vni, now_ms, duration_ms, runs)
+        record.request_bytes = request.wire_body_bytes
+        record.response_bytes = response.wire_body_bytes
+        return record
+
+    def _noted(self, headers: Headers, prefix: str, names: dict[bytes, str]) -> _Noted:
+        """What was noted of headers that were here before, if it was for the same policy; else what is noted now."""
+        policy = self._policy
+        note = headers.note
+        if isinstance(note, _Noted) and note.run.policy is policy:
+            return note
+        runs: list[Run] = []
+        session: list[Detail] = []
+        for field in headers.fields:
+            if not field.value:
+                continue
+            known = field.note
+            if isinstance(known, Run) and known.policy is policy:
+                run = known
+            else:
+                name = names.get(field.name) or _header_name(prefix, field.name, names)
+                run = policy.run([(name, _text(field.value))])
+                field.note = run
+            runs.append(run)
+            if field.role == COOKIE and policy.has_session_rules and prefix == "request_header:":
+                self._session_fields(_text(field.value), session)
+        noted = _Noted(policy.joined(runs), session)
+        headers.note = noted
+        return noted
+
+    def _params(self, query: bytes, request: Message, request_text: str, details: list[Detail]) -> None:
+        """Those of the query, then those of a form."""
         params = _pairs(query) if query else []
         if request_text and _media_type(request) == _FORM:
             params += _pairs(request_text.encode())
         if len(params) > MAX_PARAMS:
             self.counters.params_left_out += len(params) - MAX_PARAMS
             del params[MAX_PARAMS:]
-        for param_name, param_value in params:
-            if param_value:
-                add(("request_param:" + param_name.lower(), param_value))
-        names = self._response_names
-        for name, value in response.headers:
+        for name, value in params:
             if value:
-                add((names.get(name) or _header_name("response_header:", name, names), _text(value)))
-        if request_text:
-            add(("request_body", request_text))
-        response_text = self._body(response, "response_body", record)
-        if response_text:
-            add(("response_body", response_text))
-        if self.copies_session_field is not None:
-            self._session_fields(request, record)
-        if self.call_ids:
-            add(("custom_field:call_id", call_id(client_key, request.start_seq, response.start_seq)))
-        marks = self._marks(exchange, flow)
-        if marks:
-            add(("custom_field:capture", marks))
-        add(("now", str(now_ms)))
-        add(("interval", str(record.duration_ms)))
-        record.request_bytes = request.wire_body_bytes
-        record.response_bytes = response.wire_body_bytes
-        return record
+                details.append(("request_param:" + name.lower(), value))
 
-    def _body(self, message: Message, name: str, record: Record) -> str:
+    def _session_fields(self, value: str, session: list[Detail]) -> None:
+        """Cookies of the request (RFC 6265 section 4.2.1) that a rule asks for."""
+        for pair in value.split(";"):
+            cookie, _, content = pair.strip().partition("=")
+            cookie = cookie.lower()
+            if cookie and content and self._policy.copies_session_field(cookie):
+                session.append(("session_field:" + cookie, content))
+
+    def _body(self, message: Message, name: str, partial: set[str]) -> str:
         """The body's text; empty when there is none, when it is not text, or when part of it never came."""
         counters = self.counters
         if message.is_damaged:
@@ -132,8 +189,8 @@ class RecordBuilder:
             return ""
         decoded = bodies.decode_body(
             message.body,
-            message.header(b"content-encoding"),
-            message.header(b"content-type"),
+            message.headers.first(CONTENT_ENCODING),
+            message.headers.first(CONTENT_TYPE),
             self._body_limit_bytes,
             not message.left_out_bytes,
         )
@@ -141,20 +198,8 @@ class RecordBuilder:
         message.left_out_bytes += decoded.left_out_bytes
         if message.left_out_bytes:
             counters.bodies_limited += 1
-            record.partial.add(name)
+            partial.add(name)
         return decoded.text
-
-    def _session_fields(self, request: Message, record: Record) -> None:
-        """Cookies of the request (RFC 6265 section 4.2.1) that a rule asks for."""
-        copies = self.copies_session_field
-        assert copies is not None
-        for name, value in request.headers:
-            if len(name) == 6 and name.lower() == b"cookie":
-                for pair in _text(value).split(";"):
-                    cookie, _, content = pair.strip().partition("=")
-                    cookie = cookie.lower()
-                    if cookie and content and copies(cookie):
-                        record.details.append(("session_field:" + cookie, content))
 
     def _marks(self, exchange: Exchange, flow: Flow) -> str:
         """How the capture of this call was imperfect; empty for a perfect one."""
@@ -203,7 +248,7 @@ def _text(value: bytes) -> str:
 
 
 def _media_type(message: Message) -> bytes:
-    return message.header(b"content-type").partition(b";")[0].strip().lower()
+    return message.headers.first(CONTENT_TYPE).partition(b";")[0].strip().lower()
 
 
 def _url_of(request: Message, client_key: bytes) -> tuple[str, bytes]:
@@ -217,7 +262,7 @@ def _url_of(request: Message, client_key: bytes) -> tuple[str, bytes]:
         return "http://" + _text(target), b""
     if b"://" in target[:16] and not target.startswith(b"/"):
         return _text(target), query  # absolute form, as a proxy is asked
-    host = _text(request.header(b"host"))
+    host = _text(request.headers.first(HOST))
     if not host:
         address, port = source_of(reverse_key(client_key))
         host = f"[{address}]" if ":" in address else address

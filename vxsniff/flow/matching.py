@@ -14,8 +14,8 @@ from vxsniff.wire.segment import ACK, SYN, Segment
 
 def is_twin(flow: Flow, segment: Segment) -> bool:
     """Whether the segment's numbers lie in this flow's windows, in both directions where both are known."""
-    half = flow.halves[0 if segment.key == flow.key else 1]
-    peer = flow.halves[1 if segment.key == flow.key else 0]
+    half = flow.half(0 if segment.key == flow.key else 1)
+    peer = flow.half(1 if segment.key == flow.key else 0)
     if not half.synchronised and not half.held:
         # Nothing known of this direction: only its acknowledgement can tell.
         return segment.flags & ACK != 0 and peer.synchronised and _near(peer, segment.ack)
@@ -28,7 +28,7 @@ def is_twin(flow: Flow, segment: Segment) -> bool:
 
 def is_reused(flow: Flow, segment: Segment) -> bool:
     """Whether the segment belongs to a new connection between the same ports."""
-    half = flow.halves[0 if segment.key == flow.key else 1]
+    half = flow.half(0 if segment.key == flow.key else 1)
     if segment.flags & SYN:
         if not half.synchronised or half.origin_seq == add(segment.seq, 1):
             return False

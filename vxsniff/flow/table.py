@@ -117,7 +117,7 @@ class FlowTable:
             if segment.flags & (FIN | RST):
                 self._end_ignored(flow, side, segment)
             return
-        half = flow.halves[side]
+        half = flow.half(side)
         if payload or segment.missing_bytes:
             if half.synchronised and segment.seq == half.next_seq and not half.held and not segment.missing_bytes:
                 self._deliver(flow, side, half, payload, segment.ack, ts_ns)
@@ -128,7 +128,7 @@ class FlowTable:
             if half.has_hole:
                 self._wait(flow)
         if segment.flags & ACK:
-            peer = flow.halves[1 - side]
+            peer = flow.half(1 - side)
             if segment.ack != peer.next_seq and peer.synchronised:
                 self._acknowledged(flow, peer, segment.ack)
         if segment.flags & FIN:
@@ -321,7 +321,7 @@ class FlowTable:
             self._synchronise(flow, 1 - side, segment.ack)
 
     def _synchronise(self, flow: Flow, side: int, seq: int) -> None:
-        half = flow.halves[side]
+        half = flow.half(side)
         if half.synchronised:
             return
         self.held_bytes -= half.held_bytes
@@ -338,7 +338,7 @@ class FlowTable:
         if flow is None or flow.state == CLOSED:
             self.after_end_bytes += len(segment.payload)  # a diagnostic message (RFC 1122 section 4.2.2.12)
             return None
-        half = flow.halves[0 if segment.key == flow.key else 1]
+        half = flow.half(0 if segment.key == flow.key else 1)
         if not half.synchronised or abs(diff(segment.seq, half.next_seq)) < WINDOW_BYTES:
             if flow.ignored:
                 self._close(flow)
@@ -394,7 +394,7 @@ class FlowTable:
         declared lost, what was reset is closed. The rest waits on.
         """
         for side in (0, 1):
-            half = flow.halves[side]
+            half = flow.half(side)
             if not half.has_hole or half.waits_at != half.next_pos:
                 continue
             waited_ns = now_ns - half.waits_since_ns
@@ -409,7 +409,7 @@ class FlowTable:
             return
         if flow.reset_ns and (forced or now_ns - flow.reset_ns >= REORDER_WAIT_NS):
             self._close(flow)
-        elif flow.reset_ns or flow.halves[0].has_hole or flow.halves[1].has_hole:
+        elif flow.reset_ns or flow.half(0).has_hole or flow.half(1).has_hole:
             self._wait(flow)
 
     def _begin_midstream(self, flow: Flow, side: int, half: HalfStream) -> None:

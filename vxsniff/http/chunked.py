@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from vxsniff.http.message import Header, Message
+from vxsniff.http.headers import Header
+from vxsniff.http.message import Message
 
 MAX_LINE_BYTES: Final = 16_384
 MAX_CHUNK_DIGITS: Final = 15
@@ -95,6 +96,6 @@ class ChunkedDecoder:
             if self._trailer_bytes > MAX_LINE_BYTES or not colon:
                 self._state = _FAILED
                 return
-            self.trailers.append((name.strip(b" \t"), value.strip(b" \t")))
+            self.trailers.append(Header(name.strip(b" \t"), value))
         else:
             self._state = _DONE

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from vxsniff.flow.flow import Flow
+from vxsniff.flow.flow import Consumer, Flow
 from vxsniff.flow.seq import add
-from vxsniff.http import head as heads
 from vxsniff.http import pairing, sniff, stream
 from vxsniff.http.budget import Budget
+from vxsniff.http.head import HeadReader
 from vxsniff.http.message import Message
 from vxsniff.http.pairing import Exchange, Pairing
-from vxsniff.http.stream import MessageStream
+from vxsniff.http.stream import MessageStream, Owner
 
 RESPONSE_WAIT_NS: Final = 2_000_000_000
 """How long a response waits for a request that was not seen yet (two mirrors, two paths)."""
@@ -64,6 +64,8 @@ class HttpConnections:
         self.budget = budget
         self.body_limit_bytes = body_limit_bytes
         self.counters = HttpCounters()
+        self.request_heads = HeadReader(True)
+        self.response_heads = HeadReader(False)
         self.open_requests = 0
         self.open_responses = 0
         # Since when a connection has waited, in order of time: for an answer, and with an answer for its request.
@@ -90,7 +92,7 @@ class HttpConnections:
             connection.let_go(now_ns - UNANSWERED_NS)
 
 
-class HttpConnection:
+class HttpConnection(Consumer, Owner):
     """Consumer of one flow, and owner of its two streams."""
 
     __slots__ = (
@@ -113,8 +115,8 @@ class HttpConnection:
         self._pairing = Pairing()
         self._streams: list[MessageStream | None] = [None, None]
         self._undecided: list[bytes] = [b"", b""]
-        self._requests = MessageStream(True, self, shared.budget, shared.body_limit_bytes)
-        self._responses = MessageStream(False, self, shared.budget, shared.body_limit_bytes)
+        self._requests = MessageStream(True, self, shared.request_heads, shared.budget, shared.body_limit_bytes)
+        self._responses = MessageStream(False, self, shared.response_heads, shared.budget, shared.body_limit_bytes)
         self._unfinished: list[Exchange] = []  # paired, not yet both whole
         self._answering: Exchange | None = None  # whose response is being read
         self._answer_start = -1  # where the 1xx responses before the final one began
@@ -191,7 +193,7 @@ class HttpConnection:
             self._ignore()
             return None
         self._streams[side] = messages
-        if self._flow.halves[side].midstream:
+        if self._flow.half(side).midstream:
             self._pairing.responses_lost()
         return messages
 
@@ -221,8 +223,8 @@ class HttpConnection:
 
     # ---- Owner
 
-    def head(self, is_request: bool, message: Message, head: heads.Head, forced: bool) -> int:
-        return self._request_head(message, head) if is_request else self._response_head(message, forced)
+    def head(self, is_request: bool, message: Message, forced: bool) -> int:
+        return self._request_head(message) if is_request else self._response_head(message, forced)
 
     def complete(self, is_request: bool, message: Message) -> None:
         if is_request:
@@ -257,7 +259,7 @@ class HttpConnection:
 
     # ---- requests
 
-    def _request_head(self, message: Message, head: heads.Head) -> int:
+    def _request_head(self, message: Message) -> int:
         shared = self._shared
         shared.counters.requests += 1
         shared.open_requests += 1
@@ -266,8 +268,8 @@ class HttpConnection:
             self._pairing.responses_lost()
         exchange = self._pairing.request(message)
         exchange.client = 0 if self._streams[0] is self._requests else 1
-        exchange.upgrade = head.upgrade or message.method == b"CONNECT"
-        exchange.expects_continue = head.expects_continue
+        exchange.upgrade = message.headers.upgrade or message.method == b"CONNECT"
+        exchange.expects_continue = message.headers.expects_continue
         shared.unanswered.setdefault(self, message.start_ns)
         return stream.READ_BODY if message.method != b"CONNECT" else stream.NO_BODY
 

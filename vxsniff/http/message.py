@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from vxsniff.http.budget import Budget
+from vxsniff.http.headers import NO_HEADERS, Header, Headers
 
 OVERHEAD_BYTES: Final = 1024
 """What a message costs besides the bytes of its head and body: objects, integers, a tuple for each header."""
-
-Header = tuple[bytes, bytes]
-"""Name as it was sent, value without surrounding white space."""
 
 
 class Message:
@@ -52,7 +50,7 @@ class Message:
         self.method = b""
         self.target = b""
         self.status = 0
-        self.headers: list[Header] = []
+        self.headers: Headers = NO_HEADERS
         self.body: bytes | bytearray = b""
         self.wire_body_bytes = 0
         self.left_out_bytes = 0
@@ -69,12 +67,9 @@ class Message:
         """Whether part of the body never came."""
         return self.gap_bytes != 0 or self.cut_bytes != 0
 
-    def header(self, name: bytes) -> bytes:
-        """The value of the first header of that lower-case name; empty when there is none."""
-        for key, value in self.headers:
-            if len(key) == len(name) and key.lower() == name:
-                return value
-        return b""
+    def add_trailers(self, trailers: list[Header]) -> None:
+        """Fields that came behind a chunked body."""
+        self.headers = Headers([*self.headers.fields, *trailers])
 
     def add_body(self, data: bytes, limit_bytes: int) -> None:
         """Keeps what fits under the limit and the budget, and counts the rest."""

@@ -15,13 +15,16 @@ kept in `backlog`, charged to the budget; when that refuses, or MAX_BACKLOG_BYTE
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, Protocol
+from typing import Final
+
+from mypy_extensions import trait
 
 from vxsniff.flow.seq import add
 from vxsniff.http import head as heads
 from vxsniff.http import sniff
 from vxsniff.http.budget import Budget
 from vxsniff.http.chunked import ChunkedDecoder
+from vxsniff.http.head import HeadReader
 from vxsniff.http.message import Message
 
 MAX_HEAD_BYTES: Final = 131_072
@@ -50,20 +53,27 @@ LEAVE_HTTP: Final = 3
 FORCED: Final = 4  # read the body, but the request is not known
 
 
-class Owner(Protocol):
+@trait
+class Owner:
     """What a stream tells its connection."""
 
-    def head(self, is_request: bool, message: Message, head: heads.Head, forced: bool) -> int:
+    __slots__ = ()
+
+    def head(self, is_request: bool, message: Message, forced: bool) -> int:
         """A head was read; answers one of the constants above. After BLOCK it is asked again."""
+        raise NotImplementedError
 
     def complete(self, is_request: bool, message: Message) -> None:
         """The message is whole (or as whole as it will be)."""
+        raise NotImplementedError
 
     def boundary_lost(self, is_request: bool, message: Message | None) -> None:
         """Whole messages may have been lost here; `message` is the one that was being read."""
+        raise NotImplementedError
 
     def invalid(self, first: bool) -> None:
         """What should be a head is none; `first` when nothing on this stream was HTTP so far."""
+        raise NotImplementedError
 
 
 class MessageStream:
@@ -79,7 +89,8 @@ class MessageStream:
         "_budget",
         "_buffer",
         "_chunks",
-        "_head",
+        "_head_waits",
+        "_heads",
         "_is_request",
         "_line_checked",
         "_owner",
@@ -93,14 +104,17 @@ class MessageStream:
         "start_may_follow",
     )
 
-    def __init__(self, is_request: bool, owner: Owner, budget: Budget, body_limit_bytes: int) -> None:
+    def __init__(
+        self, is_request: bool, owner: Owner, reader: HeadReader, budget: Budget, body_limit_bytes: int
+    ) -> None:
         self._is_request = is_request
         self._owner = owner
+        self._heads = reader
         self._budget = budget
         self._body_limit_bytes = body_limit_bytes
         self._state = START
         self._buffer = bytearray()
-        self._head: heads.Head | None = None
+        self._head_waits = False  # it was read, and its owner does not know yet what follows it
         self._line_checked = False
         self._remaining = 0
         self._chunks: ChunkedDecoder | None = None
@@ -201,8 +215,8 @@ class MessageStream:
         """What it waited for is known, or (`forced`) will not come."""
         self.blocked = False
         self.start_may_follow = False
-        if self._head is not None and self.message is not None:
-            self._begin_body(self.message, self._head, forced)
+        if self._head_waits and self.message is not None:
+            self._begin_body(self.message, forced)
         while self.backlog and not self.blocked:
             kind, seq, ack, ts_ns, data = self.backlog.popleft()
             self._backlog_bytes -= len(data) + DEFERRED_OVERHEAD_BYTES
@@ -229,7 +243,7 @@ class MessageStream:
         self.backlog = None
         self._budget.release(self._backlog_bytes)
         self._backlog_bytes = 0
-        self._head = None
+        self._head_waits = False
         if self.message is not None:
             self.message.release()
             self.message = None
@@ -287,22 +301,21 @@ class MessageStream:
     def _parse_head(self, data: bytes, end_seq: int, ts_ns: int) -> None:
         message = self.message
         assert message is not None
-        head = heads.parse_request(data, message) if self._is_request else heads.parse_response(data, message)
-        if head is None or not message.charge_head(len(data)):
+        if not self._heads.read(data, message) or not message.charge_head(len(data)):
             self._fail()
             return
         self._seen_messages += 1
         message.end_seq = end_seq
         message.end_ns = ts_ns
-        self._head = head
-        self._begin_body(message, head, False)
+        self._begin_body(message, False)
 
-    def _begin_body(self, message: Message, head: heads.Head, forced: bool) -> None:
-        answer = self._owner.head(self._is_request, message, head, forced)
+    def _begin_body(self, message: Message, forced: bool) -> None:
+        answer = self._owner.head(self._is_request, message, forced)
         if answer == BLOCK:
+            self._head_waits = True
             self.blocked = True
             return
-        self._head = None
+        self._head_waits = False
         if answer == LEAVE_HTTP:
             self._complete(message.end_seq, message.end_ns)
             self.leave_http()
@@ -310,14 +323,14 @@ class MessageStream:
         if answer == NO_BODY:
             framing = heads.BODY_NONE
         elif self._is_request:
-            framing = heads.request_framing(head)
+            framing = heads.request_framing(message.headers)
         else:
-            framing = heads.response_framing(head, message.status)
+            framing = heads.response_framing(message.headers, message.status)
             self.start_may_follow = answer == FORCED
         if framing == heads.BODY_NONE:
             self._complete(message.end_seq, message.end_ns)
         elif framing == heads.BODY_LENGTH:
-            self._remaining = head.content_length
+            self._remaining = message.headers.content_length
             self._state = LENGTH
         elif framing == heads.BODY_CHUNKED:
             self._chunks = ChunkedDecoder(message, self._body_limit_bytes)
@@ -351,7 +364,7 @@ class MessageStream:
         message.end_seq = add(seq, pos)
         message.end_ns = ts_ns
         if chunks.done:
-            message.headers.extend(chunks.trailers)
+            message.add_trailers(chunks.trailers)
             self._complete(message.end_seq, ts_ns)
         elif chunks.failed:
             message.lose_body(1, True)
@@ -400,7 +413,7 @@ class MessageStream:
         message.end_ns = end_ns
         message.complete = True
         self.message = None
-        self._head = None
+        self._head_waits = False
         self._chunks = None
         self.start_may_follow = False
         self._state = START
@@ -411,7 +424,7 @@ class MessageStream:
         message = self.message
         self._drop_buffer()
         self.message = None
-        self._head = None
+        self._head_waits = False
         self._chunks = None
         self._state = SEARCH
         self._owner.boundary_lost(self._is_request, message)
