@@ -13,7 +13,8 @@ What RE2 can't do at all (look-around, back references, ...) is left to `re`. Wh
 value's length is bounded: a longer one counts as matched by a rule that removes, stops or replaces, and as not matched
 by an `unless`, so that a bound never lets through what the rule was to catch.
 
-Most values are told from a match by their length, or by a character that is not in them, before any engine runs.
+Most values are told from a match by their length, or by a character that is not in them, before any engine runs; and
+expressions of the simplest kind need none (`vxsniff.call.runs`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Final
 import re2
 
 from vxsniff.call.prefilter import needs
+from vxsniff.call.runs import Runs, runs
 
 RE_MAX_CHARS: Final = 4096
 """The longest value that is given to `re`; quadratic patterns take 10 to 20 ms for it."""
@@ -51,6 +53,7 @@ class Pattern:
         "_linear",
         "_longest",
         "_python",
+        "_runs",
         "is_linear",
         "over_limit",
         "source",
@@ -82,6 +85,7 @@ class Pattern:
         self.is_linear = self._linear is not None
         self._least, self._character = needs(source)
         self._character_bytes = self._character.encode()
+        self._runs: Runs | None = runs(source)
 
     def _suits_linear(self, value: str) -> bool:
         return not (self._ascii_only and not value.isascii()) and not (self._ends_open and value.endswith("\n"))
@@ -109,6 +113,8 @@ class Pattern:
         """Whether the value contains a match; `otherwise` for one that is too long to tell."""
         if self._can_not_match(value):
             return False
+        if self._runs is not None and value.isascii():
+            return self._runs.search(value.encode(), 0)[0] >= 0
         if self._linear is not None and self._suits_linear(value):
             return self._linear.search(value.encode()) is not None
         if self._is_over_limit(value):
@@ -119,6 +125,8 @@ class Pattern:
         """The value with every match replaced; empty when the value is too long to tell."""
         if self._can_not_match(value):
             return value
+        if self._runs is not None and template.constant is not None and value.isascii():
+            return self._replace_runs(self._runs, value, template.constant)
         if self._linear is None or not self._suits_linear(value):
             return self._replace_bounded(value, template)
         text = value.encode()  # offsets are bytes: RE2 then need not count characters
@@ -169,6 +177,21 @@ class Pattern:
                 break  # what every match has is not in the rest
         if not parts:
             return value
+        parts.append(text[end:])
+        return b"".join(parts).decode()
+
+    def _replace_runs(self, runs: Runs, value: str, constant: bytes) -> str:
+        text = value.encode()
+        start, stop = runs.search(text, 0)
+        if start < 0:
+            return value
+        parts: list[bytes] = []
+        end = 0
+        while start >= 0:
+            parts.append(text[end:start])
+            parts.append(constant)
+            end = stop
+            start, stop = runs.search(text, end)
         parts.append(text[end:])
         return b"".join(parts).decode()
 

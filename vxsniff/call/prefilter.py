@@ -42,7 +42,7 @@ def needs(source: str) -> Needs:
                 return NOTHING
             place, width = end, 0
         elif char == "[":
-            place = _class_end(source, place)
+            place = class_end(source, place)
         elif char == "\\":
             escaped = source[place + 1 : place + 2]
             if escaped in _NO_CHARACTER:
@@ -69,7 +69,7 @@ def needs(source: str) -> Needs:
     return Needs(length, character)
 
 
-def _class_end(source: str, place: int) -> int:
+def class_end(source: str, place: int) -> int:
     """Behind the class that begins here. `]` right behind the opening, or behind its `^`, is a member."""
     place += 1
     if source.startswith("^", place):
@@ -87,7 +87,7 @@ def _group_end(source: str, place: int) -> int:
     while place < len(source):
         char = source[place]
         if char == "[":
-            place = _class_end(source, place)
+            place = class_end(source, place)
             continue
         if char == "\\":
             place += 2
