@@ -9,7 +9,7 @@ import zlib
 import pytest
 from dpkt import pcap, pcapng
 
-from vxsniff.capture.file import CaptureFiles, DamagedFile, Frame, read_frames
+from vxsniff.capture.file import CaptureFiles, DamagedFile, open_reader, read_frames
 
 FRAMES = [(1_700_000_000_000_000_000 + n * 1_000_001, b"frame %d" % n) for n in range(5)]
 
@@ -46,18 +46,22 @@ def packet(index, units, data, order="<"):
     return block(pcapng.PCAPNG_BT_EPB, head + data, order)
 
 
+def told(frame):
+    return frame.ts_ns, frame.link_type, frame.data
+
+
 def frames_of(data):
-    return list(read_frames(io.BytesIO(data)))
+    return [told(frame) for frame in read_frames(io.BytesIO(data))]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_pcap_in_both_byte_orders_and_resolutions(order):
-    assert frames_of(pcap_bytes(order)) == [Frame(ts, 1, data) for ts, data in FRAMES]
-    assert frames_of(pcap_bytes(order, nano=False)) == [Frame(ts // 1000 * 1000, 1, data) for ts, data in FRAMES]
+    assert frames_of(pcap_bytes(order)) == [(ts, 1, data) for ts, data in FRAMES]
+    assert frames_of(pcap_bytes(order, nano=False)) == [(ts // 1000 * 1000, 1, data) for ts, data in FRAMES]
 
 
 def test_the_link_type_is_the_files():
-    assert {frame.link_type for frame in frames_of(pcap_bytes(link_type=113))} == {113}
+    assert {link_type for _, link_type, _ in frames_of(pcap_bytes(link_type=113))} == {113}
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -66,9 +70,9 @@ def test_pcapng_with_several_interfaces_of_several_link_types_and_resolutions(or
     data += packet(0, 1_700_000_000_000_001, b"micro", order) + packet(1, 1_700_000_000_000_000_002, b"nano", order)
     data += interface(101, 0x80 | 10, 5, order) + packet(2, 1_700_000_000 << 10 | 512, b"binary", order)
     assert frames_of(data) == [
-        Frame(1_700_000_000_000_001_000, 1, b"micro"),
-        Frame(1_700_000_000_000_000_002, 113, b"nano"),
-        Frame(1_700_000_005_500_000_000, 101, b"binary"),
+        (1_700_000_000_000_001_000, 1, b"micro"),
+        (1_700_000_000_000_000_002, 113, b"nano"),
+        (1_700_000_005_500_000_000, 101, b"binary"),
     ]
 
 
@@ -76,21 +80,21 @@ def test_pcapng_sections_each_have_their_own_interfaces_and_byte_order():
     first = section("<") + interface(1) + packet(0, 1000, b"one")
     second = section(">") + interface(113, order=">") + packet(0, 2000, b"two", ">")
     unknown = block(0x0BAD, b"whatever")
-    assert frames_of(first + unknown + second) == [Frame(10**6, 1, b"one"), Frame(2 * 10**6, 113, b"two")]
+    assert frames_of(first + unknown + second) == [(10**6, 1, b"one"), (2 * 10**6, 113, b"two")]
 
 
 def test_simple_and_old_packet_blocks_are_read():
     old = struct.pack("<HHIIII", 0, 0, 0, 1000, 3, 3) + b"old"
     data = section() + interface(1) + block(pcapng.PCAPNG_BT_PB, old)
     data += block(pcapng.PCAPNG_BT_SPB, struct.pack("<I", 6) + b"simple")
-    assert frames_of(data) == [Frame(10**6, 1, b"old"), Frame(10**6, 1, b"simple")]
+    assert frames_of(data) == [(10**6, 1, b"old"), (10**6, 1, b"simple")]
 
 
 def test_what_dpkt_writes_is_read():
     out = io.BytesIO()
     writer = pcapng.Writer(out)
     writer.writepkt(b"hello", ts=1_700_000_000.5)
-    assert frames_of(out.getvalue()) == [Frame(1_700_000_000_500_000_000, 1, b"hello")]
+    assert frames_of(out.getvalue()) == [(1_700_000_000_500_000_000, 1, b"hello")]
 
 
 def test_gzip_around_a_capture_is_undone():
@@ -107,7 +111,7 @@ def test_a_truncated_file_gives_the_frames_before_the_end_and_says_so(data):
         got = []
         try:
             for frame in read_frames(io.BytesIO(data[:size])):
-                got.append(frame)
+                got.append(told(frame))
         except DamagedFile as damage:
             assert str(damage)
         else:
@@ -167,3 +171,54 @@ def test_a_file_that_is_not_there_raises_at_once(tmp_path):
         CaptureFiles([str(tmp_path / "no.pcap")])
     with pytest.raises(IsADirectoryError):
         CaptureFiles([str(tmp_path)])
+
+
+class Pipe(io.BytesIO):
+    """Gives what was written to it piece by piece, and counts how often it was asked."""
+
+    def __init__(self, *pieces):
+        self.pieces = list(pieces)
+        self.asked = 0
+
+    def read1(self, size=-1):
+        self.asked += 1
+        if not self.pieces:
+            return b""
+        piece, self.pieces[0] = self.pieces[0][:size], self.pieces[0][size:]
+        if not self.pieces[0]:
+            del self.pieces[0]
+        return piece
+
+    def read(self, size=-1):
+        taken = b""
+        while self.pieces and len(taken) < size:
+            taken += self.read1(size - len(taken))
+        return taken
+
+
+@pytest.mark.parametrize("data", [pcap_bytes(), PCAPNG, gzip.compress(pcap_bytes())], ids=["pcap", "pcapng", "gzip"])
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+def test_frames_do_not_depend_on_the_pieces_that_a_pipe_gives(data, size):
+    pipe = Pipe(*(data[at : at + size] for at in range(0, len(data), size)))
+    assert [told(frame) for frame in read_frames(pipe)] == frames_of(data)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [(pcap_bytes(frames=FRAMES[:2]), pcap_bytes(frames=FRAMES[2:])[24:]), (PCAPNG[: len(PCAPNG) // 2], PCAPNG)],
+)
+def test_no_frame_waits_for_the_next_to_come(pieces):
+    """`tcpdump -U -w - | vxsniff --read -`: what is here is given before more is asked for."""
+    pipe = Pipe(*pieces)
+    reader = open_reader(pipe)
+    assert reader.next_batch()
+    assert pipe.asked == 1
+
+
+@pytest.mark.parametrize("size", [300_000, 1_000_000])
+def test_a_record_longer_than_what_is_read_at_once_is_read(size):
+    frames = [FRAMES[0], (FRAMES[1][0], bytes(size)), FRAMES[2]]
+    assert [len(data) for _, _, data in frames_of(pcap_bytes(frames=frames))] == [7, size, 7]
+    pieces = pcap_bytes(frames=frames)
+    pipe = Pipe(*(pieces[at : at + 65_536] for at in range(0, len(pieces), 65_536)))
+    assert [len(frame.data) for frame in read_frames(pipe)] == [7, size, 7]

@@ -30,7 +30,7 @@ class Counting(Collector):
         for line in body.splitlines():
             fields = dict(orjson.loads(line))
             self.by_path[fields["request_url"].split("/")[3]] += 1
-            self.ids.add(bytes.fromhex(fields["custom_field:call_id"])[:8])
+            self.ids.add(bytes.fromhex(fields["custom_field:call_id"]))
 
 
 class _NowAndThen(list):

@@ -3,6 +3,8 @@
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.builders import ethernet, ipv4, ipv6, tcp, udp
 from vxsniff.demo.frames import in_geneve, in_vxlan
@@ -263,3 +265,41 @@ def test_tunnels_nest_to_a_bound_only():
         decoder = Decoder(VniFilter())
         segment = decoder.vxlan_datagram(datagram, 0)
         assert (segment is not None) == (depth <= decode.MAX_TUNNELS)
+
+
+FRAMES = (
+    PLAIN,
+    ethernet(ipv4(tcp(payload=PAYLOAD, options=b"\1\1\1\0"))) + b"trailer",
+    ethernet(ipv4(udp(in_vxlan(PLAIN, 7)), proto=17)),
+    ethernet(ipv4(udp(in_vxlan(ethernet(ipv4(tcp(payload=PAYLOAD)), tags=[(0x8100, 5)]), 7)), proto=17)),
+    ethernet(ipv4(udp(in_vxlan(ethernet(ipv6(tcp(payload=PAYLOAD)), 0x86DD), 9)), proto=17)),
+    ethernet(ipv4(udp(in_geneve(PLAIN, 7), dport=6081), proto=17)),
+)
+
+
+@pytest.mark.parametrize("vnis", ["", "7", "-7"])
+@given(
+    frame=st.sampled_from(FRAMES),
+    changes=st.lists(st.tuples(st.integers(0, 130), st.integers(0, 255)), max_size=3),
+    size=st.one_of(st.just(None), st.integers(0, 160)),
+)
+@settings(max_examples=400)
+def test_the_short_way_of_the_common_case_comes_to_what_the_walk_does(vnis, frame, changes, size):
+    data = bytearray(frame)
+    for place, value in changes:
+        if place < len(data):
+            data[place] = value
+    frame = bytes(data[:size])
+
+    def told(by_walk):
+        decoder = Decoder(parse_vni_list(vnis), frozenset((80,)))
+        if by_walk:
+            decoder.frames += 1
+            segment = decoder._ethernet(frame, 0, len(frame), NO_VNI, 0, 5)
+        else:
+            segment = decoder.frame(frame, decode.LINK_ETHERNET, 5)
+        assert decoder.frames == decoder.segments + sum(decoder.reasons)
+        names = ("vni", "key", "seq", "ack", "flags", "payload", "missing_bytes", "ts_ns")
+        return segment and [getattr(segment, name) for name in names], decoder.reasons
+
+    assert told(by_walk=False) == told(by_walk=True)

@@ -16,6 +16,7 @@ from vxsniff.call import ndjson, policy
 from vxsniff.call.policy import Policy
 from vxsniff.call.record import Record, RecordBuilder, RecordCounters
 from vxsniff.call.rules import RuleSet
+from vxsniff.capture.file import Frame
 from vxsniff.flow.flow import Flow
 from vxsniff.flow.table import TICK_NS, FlowTable
 from vxsniff.http import sniff
@@ -127,6 +128,13 @@ class Pipeline:
         segment = self.decoder.frame(data, link_type, ts_ns)
         if segment is not None:
             self._segment(segment)
+
+    def frames(self, frames: list[Frame]) -> None:
+        """Several of them."""
+        for frame in frames:
+            segment = self.decoder.frame(frame.data, frame.link_type, frame.ts_ns)
+            if segment is not None:
+                self._segment(segment)
 
     def _segment(self, segment: Segment) -> None:
         if segment.ts_ns >= self._next_tick_ns:

@@ -59,7 +59,6 @@ GRACE_S: Final = 6.0
 STALL_S: Final = 60.0
 """How long a capture file waits for a delivery that accepts nothing."""
 SECOND_SIGNAL_S: Final = 1.0
-_FRAMES_A_STEP: Final = 256
 _INTERACTIVE_WAIT_S: Final = 0.1
 _WAIT_SLICE_S: Final = 0.1
 _ERROR_EVERY_S: Final = 60.0
@@ -214,25 +213,23 @@ class Worker:
 
     def _read(self, files: CaptureFiles, step: Callable[[], None]) -> None:
         """Takes all frames; `step` is called every now and then."""
-        frames = files.frames()
-        count = 0
-        while not self._should_stop():
+        batches = files.batches()
+        is_over = False
+        while not is_over and not self._should_stop():
             # A pipe may keep us waiting: only here a signal breaks in, elsewhere it is looked at in between.
             try:
                 self._may_break_in = True
-                frame = next(frames, None)
+                batch = next(batches, None)
+                is_over = batch is None
             except _BrokenIn:
-                return
+                is_over = True
             finally:
                 self._may_break_in = False
-            if frame is None:
-                return
             with self._lock:
-                self.pipeline.frame(frame.data, frame.link_type, frame.ts_ns)
-            count += 1
-            if count % _FRAMES_A_STEP == 0:
-                step()
-                self._wait(lambda queue: queue.wait_for_room(_WAIT_SLICE_S))
+                self.pipeline.frames(files.in_hand)
+            files.in_hand = []
+            step()
+            self._wait(lambda queue: queue.wait_for_room(_WAIT_SLICE_S))
 
     # ---- the parts of a run
 

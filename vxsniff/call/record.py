@@ -23,6 +23,7 @@ from vxsniff.wire.segment import reverse_key, source_of
 
 MAX_PARAMS: Final = 1000
 MAX_NAMES: Final = 4096
+MAX_NAME_CHARS: Final = 256
 _FORM: Final = b"application/x-www-form-urlencoded"
 
 
@@ -83,14 +84,15 @@ class RecordBuilder:
         self._body_limit_bytes = body_limit_bytes
         self._request_names: dict[bytes, str] = {}
         self._response_names: dict[bytes, str] = {}
+        self._param_names: dict[str, str] = {}
         self.counters = counters or RecordCounters()
 
     def build(self, exchange: Exchange, flow: Flow) -> Record:
         request, response = exchange.request, exchange.response
         assert response is not None
         policy = self._policy
-        client_key = flow.key if exchange.client == 0 else reverse_key(flow.key)
-        url, query = _url_of(request, client_key)
+        client = _client_of(flow, exchange.client)
+        url, query = _url_of(request, client.key)
         first: list[Detail] = [
             ("request_method", _text(request.method)),
             ("request_url", url),
@@ -104,7 +106,7 @@ class RecordBuilder:
 
         between: list[Detail] = []
         if self._realip_name:
-            between.append((self._realip_name, source_of(client_key)[0]))
+            between.append((self._realip_name, source_of(client.key)[0]))
         if query or (request_text and _media_type(request) == _FORM):
             self._params(query, request, request_text, between)
 
@@ -115,7 +117,7 @@ class RecordBuilder:
             last.append(("response_body", response_text))
         last += asked.session
         if self.call_ids:
-            last.append(("custom_field:call_id", call_id(client_key, request.start_seq, response.start_seq)))
+            last.append(("custom_field:call_id", client.call_id(request.start_seq, response.start_seq)))
         marks = self._marks(exchange, flow)
         if marks:
             last.append(("custom_field:capture", marks))
@@ -167,9 +169,15 @@ class RecordBuilder:
         if len(params) > MAX_PARAMS:
             self.counters.params_left_out += len(params) - MAX_PARAMS
             del params[MAX_PARAMS:]
+        names = self._param_names
         for name, value in params:
             if value:
-                details.append(("request_param:" + name.lower(), value))
+                detail_name = names.get(name)
+                if detail_name is None:
+                    detail_name = "request_param:" + name.lower()
+                    if len(names) < MAX_NAMES and len(name) <= MAX_NAME_CHARS:
+                        names[name] = detail_name
+                details.append((detail_name, value))
 
     def _session_fields(self, value: str, session: list[Detail]) -> None:
         """Cookies of the request (RFC 6265 section 4.2.1) that a rule asks for."""
@@ -221,20 +229,39 @@ class RecordBuilder:
         return ",".join(marks)
 
 
-def call_id(client_key: bytes, request_seq: int, response_seq: int) -> str:
-    """32 hexadecimal digits that are the same in every capture of a call, and in no other call's.
+class _Client:
+    """Who asks on a connection: its side, the key of what it sends, and the first half of its calls' ids."""
 
-    Made of the endpoints and the sequence numbers of both messages' first bytes, as the packets have them: no time, no
-    VNI, no host. Endpoints come round again, but not with both sequence numbers (RFC 9293 section 3.4.1, RFC 6528).
-    """
-    seqs = request_seq.to_bytes(4, "big") + response_seq.to_bytes(4, "big")
-    return hashlib.blake2b(client_key + seqs, digest_size=16).hexdigest()
+    __slots__ = ("id_start", "key", "side")
+
+    def __init__(self, side: int, key: bytes) -> None:
+        self.side = side
+        self.key = key
+        self.id_start = hashlib.blake2b(key, digest_size=8).hexdigest()
+
+    def call_id(self, request_seq: int, response_seq: int) -> str:
+        """32 hexadecimal digits that are the same in every capture of a call, and in no other call's.
+
+        Made of the endpoints and the sequence numbers of both messages' first bytes, as the packets have them: no time,
+        no VNI, no host. Endpoints come round again, but not with both sequence numbers (RFC 9293 section 3.4.1,
+        RFC 6528).
+        """
+        return self.id_start + (request_seq << 32 | response_seq).to_bytes(8, "big").hex()
+
+
+def _client_of(flow: Flow, side: int) -> _Client:
+    known = flow.note
+    if isinstance(known, _Client) and known.side == side:
+        return known
+    client = _Client(side, flow.key if side == 0 else reverse_key(flow.key))
+    flow.note = client
+    return client
 
 
 def _header_name(prefix: str, name: bytes, names: dict[bytes, str]) -> str:
     """The detail's name of a header; names come from the wire, so only so many are remembered."""
     detail_name = prefix + name.decode("latin-1").lower()
-    if len(names) < MAX_NAMES:
+    if len(names) < MAX_NAMES and len(name) <= MAX_NAME_CHARS:
         names[name] = detail_name
     return detail_name
 
@@ -260,7 +287,7 @@ def _url_of(request: Message, client_key: bytes) -> tuple[str, bytes]:
     target, _, query = request.target.partition(b"?")
     if request.method == b"CONNECT":
         return "http://" + _text(target), b""
-    if b"://" in target[:16] and not target.startswith(b"/"):
+    if not target.startswith(b"/") and target.find(b"://", 0, 16) > 0:
         return _text(target), query  # absolute form, as a proxy is asked
     host = _text(request.headers.first(HOST))
     if not host:
@@ -271,9 +298,16 @@ def _url_of(request: Message, client_key: bytes) -> tuple[str, bytes]:
     return "http://" + host + ("" if target == b"*" else _text(target)), query
 
 
-def _pairs(query: bytes) -> list[Detail]:
+def _pairs(query: bytes) -> list[tuple[str, str]]:
     """Names and values of a query or form (WHATWG URL, application/x-www-form-urlencoded), at most MAX_PARAMS + 1."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
+    # `find` tells without the exception that `in` costs bytes inside.
+    if query.isascii() and query.find(b"%") < 0:
+        for text in query.decode().replace("+", " ").split("&", MAX_PARAMS + 1)[: MAX_PARAMS + 1]:
+            if text:
+                plain_name, _, plain_value = text.partition("=")
+                pairs.append((plain_name, plain_value))
+        return pairs
     for field in query.split(b"&", MAX_PARAMS + 1)[: MAX_PARAMS + 1]:
         if field:
             name, _, value = field.partition(b"=")
@@ -283,4 +317,4 @@ def _pairs(query: bytes) -> list[Detail]:
 
 def _unquote(value: bytes) -> str:
     value = value.replace(b"+", b" ")
-    return _text(unquote_to_bytes(value) if b"%" in value else value)
+    return _text(unquote_to_bytes(value) if value.find(b"%") >= 0 else value)

@@ -10,18 +10,20 @@ from __future__ import annotations
 import gzip
 import heapq
 import io
+import itertools
 import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final, NamedTuple, cast
 
 from dpkt import pcap, pcapng
 
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 MAX_INTERFACES: Final = 4096
-_BUFFER_BYTES: Final = 1024 * 1024
+_CHUNK_BYTES: Final = 256 * 1024
+_MERGED_FRAMES: Final = 256
 
 _NS: Final = 1_000_000_000
 # Magic number as it stands in the file -> byte order, nanoseconds a unit of the time's second field, header length.
@@ -38,12 +40,17 @@ _PCAPNG_MAGIC: Final = struct.pack(">I", pcapng.PCAPNG_BT_SHB)
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
-class Frame(NamedTuple):
-    """One captured frame: nanoseconds since the epoch, the file's link type for it, its bytes."""
+class Frame:
+    """One captured frame: nanoseconds since the epoch, the file's link type for it, its bytes. A class, not a tuple:
+    compiled, it costs a third of one to make.
+    """
 
-    ts_ns: int
-    link_type: int
-    data: bytes
+    __slots__ = ("data", "link_type", "ts_ns")
+
+    def __init__(self, ts_ns: int, link_type: int, data: bytes) -> None:
+        self.ts_ns = ts_ns
+        self.link_type = link_type
+        self.data = data
 
 
 class DamagedFile(Exception):
@@ -60,17 +67,18 @@ class CaptureFiles:
         """Opens all files; raises OSError for one that can't be opened."""
         self.errors: list[str] = []
         self.frames_read = 0
-        self._files: list[tuple[str, BinaryIO]] = []
+        self.in_hand: list[Frame] = []
+        self._files: list[tuple[str, io.BufferedIOBase]] = []
         self.total_bytes = 0
         """Of all files; -1 when it can't be known, as for standard input and pipes."""
         for name in names:
             self._files.append((name, self._open(name)))
 
-    def _open(self, name: str) -> BinaryIO:
+    def _open(self, name: str) -> io.BufferedIOBase:
         if name == "-":
             self.total_bytes = -1
-            return sys.stdin.buffer
-        file = open(name, "rb", buffering=_BUFFER_BYTES)  # noqa: SIM115 - closed by close()
+            return cast(io.BufferedIOBase, sys.stdin.buffer)
+        file = open(name, "rb")  # noqa: SIM115 - closed by close()
         if self.total_bytes >= 0:
             size = os.fstat(file.fileno()).st_size
             self.total_bytes = self.total_bytes + size if size else -1
@@ -92,15 +100,35 @@ class CaptureFiles:
 
     def frames(self) -> Iterator[Frame]:
         """All frames. One file's are given as they stand, several files' merged by time."""
-        sources = [self._frames_of(name, file) for name, file in self._files]
-        merged = sources[0] if len(sources) == 1 else heapq.merge(*sources, key=_time_of)
-        for frame in merged:
-            self.frames_read += 1
-            yield frame
+        for batch in self.batches():
+            yield from batch
 
-    def _frames_of(self, name: str, file: BinaryIO) -> Iterator[Frame]:
+    def batches(self) -> Iterator[list[Frame]]:
+        """The same, as many at once as were there without waiting: none waits for the next to come. What was given last
+        is `in_hand`, for who was interrupted on the way.
+        """
+        if len(self._files) == 1:
+            given = self._batches_of(*self._files[0])
+        else:
+            given = _in_batches(heapq.merge(*(self._frames_of(*one) for one in self._files), key=_time_of))
+        while True:
+            self.in_hand = []
+            batch = next(given, None)
+            if batch is None:
+                return
+            self.frames_read += len(batch)
+            self.in_hand = batch
+            yield batch
+
+    def _frames_of(self, name: str, file: io.BufferedIOBase) -> Iterator[Frame]:
+        for batch in self._batches_of(name, file):
+            yield from batch
+
+    def _batches_of(self, name: str, file: io.BufferedIOBase) -> Iterator[list[Frame]]:
         try:
-            yield from read_frames(file)
+            reader = open_reader(file)
+            while batch := reader.next_batch():
+                yield batch
         except DamagedFile as damage:
             self.errors.append(f"{'standard input' if name == '-' else name}: {damage}")
         except (OSError, EOFError, zlib.error) as error:
@@ -111,17 +139,32 @@ def _time_of(frame: Frame) -> int:
     return frame.ts_ns
 
 
-def read_frames(file: BinaryIO) -> Iterator[Frame]:
+def _in_batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    given = iter(frames)
+    while batch := list(itertools.islice(given, _MERGED_FRAMES)):
+        yield batch
+
+
+def read_frames(file: io.BufferedIOBase) -> Iterator[Frame]:
     """The frames of one capture file of either format. Raises DamagedFile."""
-    magic = file.read(4)
-    if magic[:2] == _GZIP_MAGIC:
-        # The four bytes are put back in front: standard input can't seek.
-        file = cast(BinaryIO, gzip.open(cast(BinaryIO, _Rejoined(magic, file)), "rb"))  # noqa: SIM115
-        magic = file.read(4)
+    reader = open_reader(file)
+    while batch := reader.next_batch():
+        yield from batch
+
+
+def open_reader(file: io.BufferedIOBase) -> FrameReader:
+    """What reads a capture file, by how it begins. Raises DamagedFile."""
+    buffer = _Buffer(file)
+    buffer.fill(4)
+    if buffer.data.startswith(_GZIP_MAGIC):
+        # What was read is put back in front: standard input can't seek.
+        buffer = _Buffer(gzip.GzipFile(fileobj=cast(BinaryIO, _Rejoined(buffer.data, file))))
+        buffer.fill(4)
+    magic = buffer.data[:4]
     if magic in _PCAP_MAGICS:
-        return _read_pcap(file, *_PCAP_MAGICS[magic])
+        return _PcapReader(buffer, *_PCAP_MAGICS[magic])
     if magic == _PCAPNG_MAGIC:
-        return _read_pcapng(file)
+        return _PcapngReader(buffer)
     if not magic:
         raise DamagedFile("is empty: a capture has a header at least")
     raise DamagedFile(f"is no capture file: it begins with {magic.hex()}; pcap and pcapng are read")
@@ -130,7 +173,7 @@ def read_frames(file: BinaryIO) -> Iterator[Frame]:
 class _Rejoined(io.RawIOBase):
     """Bytes that were read already, and the file that they were read from."""
 
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+    def __init__(self, head: bytes, rest: io.BufferedIOBase) -> None:
         self._head = head
         self._rest = rest
 
@@ -141,34 +184,113 @@ class _Rejoined(io.RawIOBase):
         if self._head and size > 0:
             head, self._head = self._head[:size], self._head[size:]
             return head
-        return self._rest.read(size)
+        return self._rest.read1(size)
 
 
-def _take(file: BinaryIO, size: int, what: str, number: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise DamagedFile(f"ends in the middle of {what} {number}: it was cut off")
-    return data
+class _Buffer:
+    """What was read of a file; what lies before `pos` was taken."""
+
+    __slots__ = ("_file", "data", "pos")
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self._file = file
+        self.data = b""
+        self.pos = 0
+
+    def fill(self, size: int) -> bool:
+        """Waits until `size` bytes are there, and takes what comes with them; False when the file ends before."""
+        self.data = self.data[self.pos :]
+        self.pos = 0
+        while len(self.data) < size:
+            # A record that is longer than a chunk is read in one piece: joining chunks would copy it again and again.
+            missing = size - len(self.data)
+            more = self._file.read1(_CHUNK_BYTES) if missing <= _CHUNK_BYTES else self._file.read(missing)
+            if not more:
+                return False
+            self.data += more
+        return True
 
 
-def _read_pcap(file: BinaryIO, order: str, unit_ns: int, header_bytes: int) -> Iterator[Frame]:
-    rest = _take(file, pcap.FileHdr.__hdr_len__ - 4, "header", 1)
-    # The upper bits of the link type tell about frame check sequences (draft section 4).
-    link_type = struct.unpack_from(order + "I", rest, 16)[0] & 0x0FFFFFFF
-    unpack = struct.Struct(order + "III").unpack_from
-    read = file.read
-    number = 0
-    while header := read(header_bytes):
-        number += 1
-        if len(header) < header_bytes:
-            raise DamagedFile(f"ends in the middle of packet {number}: it was cut off")
-        seconds, fraction, size = unpack(header)
-        if size > MAX_RECORD_BYTES or fraction * unit_ns >= 2 * _NS:
-            raise DamagedFile(f"packet {number} has an impossible header ({size} bytes): the file is damaged")
-        data = read(size)
-        if len(data) < size:
-            raise DamagedFile(f"ends in the middle of packet {number}: it was cut off")
-        yield Frame(seconds * _NS + fraction * unit_ns, link_type, data)
+class FrameReader:
+    """Reads frames of one file. A class for each format."""
+
+    __slots__ = ("_buffer", "_number")
+
+    def __init__(self, buffer: _Buffer) -> None:
+        self._buffer = buffer
+        self._number = 1  # of the record that comes next, for who looks for the damage
+
+    def next_batch(self) -> list[Frame]:
+        """The frames that are there, when there are none those that come next; none at the end. Raises DamagedFile when
+        all frames before the damage were given.
+        """
+        while True:
+            batch: list[Frame] = []
+            try:
+                needed = self._take(batch)
+            except DamagedFile:
+                if batch:
+                    return batch  # the damage is met again, as the first that comes next
+                raise
+            if batch:
+                return batch
+            if not self._buffer.fill(needed):
+                if not self._buffer.data:
+                    return batch
+                raise DamagedFile(f"ends in the middle of {self._record()} {self._number}: it was cut off")
+
+    def _take(self, batch: list[Frame]) -> int:
+        """Takes all whole records off the buffer; how many bytes the next one needs, so far as that can be told."""
+        raise NotImplementedError
+
+    def _record(self) -> str:
+        """What the format calls it."""
+        raise NotImplementedError
+
+
+class _PcapReader(FrameReader):
+    """pcap: a file header, and packets with a header each."""
+
+    __slots__ = ("_header_bytes", "_is_little", "_link_type", "_unit_ns")
+
+    def __init__(self, buffer: _Buffer, order: str, unit_ns: int, header_bytes: int) -> None:
+        super().__init__(buffer)
+        self._is_little = order == "<"
+        self._unit_ns = unit_ns
+        self._header_bytes = header_bytes
+        if not buffer.fill(pcap.FileHdr.__hdr_len__):
+            raise DamagedFile("ends in the middle of header 1: it was cut off")
+        # The upper bits of the link type tell about frame check sequences (draft section 4).
+        self._link_type = _u32(buffer.data, 20, self._is_little) & 0x0FFFFFFF
+        buffer.pos = pcap.FileHdr.__hdr_len__
+
+    def _record(self) -> str:
+        return "packet"
+
+    def _take(self, batch: list[Frame]) -> int:
+        buffer = self._buffer
+        data = buffer.data
+        pos = buffer.pos
+        end = len(data)
+        header_bytes = self._header_bytes
+        is_little = self._is_little
+        link_type = self._link_type
+        unit_ns = self._unit_ns
+        needed = header_bytes
+        while pos + header_bytes <= end:
+            fraction_ns = _u32(data, pos + 4, is_little) * unit_ns
+            size = _u32(data, pos + 8, is_little)
+            if size > MAX_RECORD_BYTES or fraction_ns >= 2 * _NS:
+                raise DamagedFile(f"packet {self._number} has an impossible header ({size} bytes): the file is damaged")
+            start = pos + header_bytes
+            if start + size > end:
+                needed = header_bytes + size
+                break
+            ts_ns = _u32(data, pos, is_little) * _NS + fraction_ns
+            pos = buffer.pos = start + size
+            self._number += 1
+            batch.append(Frame(ts_ns, link_type, data[start:pos]))
+        return needed
 
 
 class _Interface(NamedTuple):
@@ -177,49 +299,78 @@ class _Interface(NamedTuple):
     offset_ns: int
 
 
-def _read_pcapng(file: BinaryIO) -> Iterator[Frame]:
-    """Blocks of all sections; the first block's type was read already (draft section 3)."""
-    order = ""
-    interfaces: list[_Interface] = []
-    ts_ns = 0
-    number = 1
-    kind_bytes = _PCAPNG_MAGIC
-    while kind_bytes:
-        if len(kind_bytes) < 4:
-            raise DamagedFile(f"ends in the middle of block {number}: it was cut off")
-        if kind_bytes == _PCAPNG_MAGIC:
-            start = _take(file, 8, "block", number)
-            orders = {struct.pack(o + "I", pcapng.BYTE_ORDER_MAGIC): o for o in "<>"}
-            if start[4:] not in orders:
-                raise DamagedFile(f"block {number} has no byte order mark: the file is damaged")
-            order = orders[start[4:]]
-            interfaces = []
-            _take(file, _block_bytes(order, start, number) - 12, "block", number)
-        else:
-            kind = struct.unpack(order + "I", kind_bytes)[0]
-            start = _take(file, 4, "block", number)
-            body = _take(file, _block_bytes(order, start, number) - 8, "block", number)
-            try:
-                if kind == pcapng.PCAPNG_BT_IDB:
-                    if len(interfaces) >= MAX_INTERFACES:
-                        raise DamagedFile(f"block {number}: more than {MAX_INTERFACES} interfaces")
-                    interfaces.append(_interface(order, body[:-4]))
-                elif kind == pcapng.PCAPNG_BT_EPB or kind == pcapng.PCAPNG_BT_PB:
-                    fields = order + ("IIIII" if kind == pcapng.PCAPNG_BT_EPB else "H2xIIII")
-                    index, high, low, size, _ = struct.unpack_from(fields, body)
-                    interface = interfaces[index]
-                    ts_ns = (high << 32 | low) * _NS // interface.units_a_second + interface.offset_ns
-                    if 20 + size > len(body) - 4:
-                        raise DamagedFile(f"block {number} is shorter than its packet: the file is damaged")
-                    yield Frame(ts_ns, interface.link_type, body[20 : 20 + size])
-                elif kind == pcapng.PCAPNG_BT_SPB:
-                    # It has no time of its own: it counts as captured with the packet before it.
-                    size = min(struct.unpack_from(order + "I", body)[0], len(body) - 8)
-                    yield Frame(ts_ns, interfaces[0].link_type, body[4 : 4 + size])
-            except (struct.error, IndexError):
-                raise DamagedFile(f"block {number} contradicts the blocks before it: the file is damaged") from None
-        number += 1
-        kind_bytes = file.read(4)
+class _PcapngReader(FrameReader):
+    """pcapng: blocks of all sections (draft section 3)."""
+
+    __slots__ = ("_interfaces", "_order", "_ts_ns")
+
+    def __init__(self, buffer: _Buffer) -> None:
+        super().__init__(buffer)
+        self._order = "<"
+        self._interfaces: list[_Interface] = []
+        self._ts_ns = 0
+
+    def _record(self) -> str:
+        return "block"
+
+    def _take(self, batch: list[Frame]) -> int:
+        buffer = self._buffer
+        data = buffer.data
+        number = self._number
+        while True:
+            pos = buffer.pos
+            left = len(data) - pos
+            if left < 12:
+                return 12
+            is_section = data[pos : pos + 4] == _PCAPNG_MAGIC
+            if is_section:
+                orders = {struct.pack(o + "I", pcapng.BYTE_ORDER_MAGIC): o for o in "<>"}
+                order = orders.get(data[pos + 8 : pos + 12])
+                if order is None:
+                    raise DamagedFile(f"block {number} has no byte order mark: the file is damaged")
+            else:
+                order = self._order
+            size = _block_bytes(order, data[pos + 4 : pos + 8], number)
+            if left < size:
+                return size
+            if is_section:
+                self._order = order
+                self._interfaces = []
+            else:
+                kind = _u32(data, pos, order == "<")
+                try:
+                    self._block(kind, data[pos + 8 : pos + size], batch)
+                except (struct.error, IndexError):
+                    raise DamagedFile(f"block {number} contradicts the blocks before it: the file is damaged") from None
+            buffer.pos = pos + size
+            number = self._number = number + 1
+
+    def _block(self, kind: int, body: bytes, batch: list[Frame]) -> None:
+        """Any block but a section's header; of `body` the last four bytes are the block's length again."""
+        order = self._order
+        interfaces = self._interfaces
+        if kind == pcapng.PCAPNG_BT_IDB:
+            if len(interfaces) >= MAX_INTERFACES:
+                raise DamagedFile(f"block {self._number}: more than {MAX_INTERFACES} interfaces")
+            interfaces.append(_interface(order, body[:-4]))
+        elif kind == pcapng.PCAPNG_BT_EPB or kind == pcapng.PCAPNG_BT_PB:
+            fields = order + ("IIIII" if kind == pcapng.PCAPNG_BT_EPB else "H2xIIII")
+            index, high, low, size, _ = struct.unpack_from(fields, body)
+            interface = interfaces[index]
+            self._ts_ns = (high << 32 | low) * _NS // interface.units_a_second + interface.offset_ns
+            if 20 + size > len(body) - 4:
+                raise DamagedFile(f"block {self._number} is shorter than its packet: the file is damaged")
+            batch.append(Frame(self._ts_ns, interface.link_type, body[20 : 20 + size]))
+        elif kind == pcapng.PCAPNG_BT_SPB:
+            # It has no time of its own: it counts as captured with the packet before it.
+            size = min(struct.unpack_from(order + "I", body)[0], len(body) - 8)
+            batch.append(Frame(self._ts_ns, interfaces[0].link_type, body[4 : 4 + size]))
+
+
+def _u32(data: bytes, pos: int, is_little: bool) -> int:
+    if is_little:
+        return data[pos] | data[pos + 1] << 8 | data[pos + 2] << 16 | data[pos + 3] << 24
+    return data[pos] << 24 | data[pos + 1] << 16 | data[pos + 2] << 8 | data[pos + 3]
 
 
 def _block_bytes(order: str, start: bytes, number: int) -> int:

@@ -44,7 +44,9 @@ class Consumer:
 
 
 class Flow:
-    """One TCP connection. `ignored` is set by the consumer to give up the flow: its bytes are then only counted."""
+    """One TCP connection. `ignored` is set by the consumer to give up the flow: its bytes are then only counted. `note`
+    is for who reads its calls, to keep what is the same for all of them.
+    """
 
     __slots__ = (
         "client",
@@ -56,6 +58,7 @@ class Flow:
         "last_ns",
         "midstream",
         "next_same",
+        "note",
         "reset_ns",
         "second",
         "state",
@@ -73,6 +76,7 @@ class Flow:
         self.midstream = False
         self.ignored = False
         self.consumer: Consumer | None = None
+        self.note: object = None
         self.ended = 0  # bit 0, 1: which sides the consumer was told the end of
         self.reset_ns = 0
         self.last_ns = ts_ns

@@ -65,16 +65,19 @@ class Decoder:
         """One UDP payload from the VXLAN port."""
         self.frames += 1
         self.frame_bytes += len(data)
-        size = len(data)
-        if size >= 62 and data[0] & 0x0C == 0x08:
-            vni = data[4] << 16 | data[5] << 8 | data[6]
+        return self._plain_vxlan(data, 0, len(data), ts_ns)
+
+    def _plain_vxlan(self, data: bytes, start: int, limit: int, ts_ns: int) -> Segment | None:
+        """A VXLAN header at `start`, and the common case behind it; anything else takes the walk."""
+        if limit - start >= 62 and data[start] & 0x0C == 0x08:
+            vni = data[start + 4] << 16 | data[start + 5] << 8 | data[start + 6]
             if not self.vnis.passes(vni):
                 return self._no(reasons.VNI_FILTERED)
-            offset = 22
-            ethertype = data[20] << 8 | data[21]
+            offset = start + 22
+            ethertype = data[start + 20] << 8 | data[start + 21]
             if ethertype == 0x8100:
-                offset = 26
-                ethertype = data[24] << 8 | data[25]
+                offset = start + 26
+                ethertype = data[start + 24] << 8 | data[start + 25]
             # Plain IPv4: 20-byte header, no fragment, TCP with its whole header here.
             if (
                 ethertype == 0x0800
@@ -86,14 +89,14 @@ class Decoder:
                 total = data[offset + 2] << 8 | data[offset + 3]
                 tcp = offset + 20
                 end = offset + total
-                if end <= size and total >= 40:
+                if end <= limit and total >= 40:
                     return self._tcp(data, tcp, end, 0, data[offset + 12 : offset + 24], vni, ts_ns)
-            elif ethertype == 0x86DD and size >= offset + 60 and data[offset] >> 4 == 6 and data[offset + 6] == 6:
+            elif ethertype == 0x86DD and limit >= offset + 60 and data[offset] >> 4 == 6 and data[offset + 6] == 6:
                 payload_bytes = data[offset + 4] << 8 | data[offset + 5]
                 end = offset + 40 + payload_bytes
-                if end <= size and payload_bytes >= 20:
+                if end <= limit and payload_bytes >= 20:
                     return self._tcp(data, offset + 40, end, 0, data[offset + 8 : offset + 44], vni, ts_ns)
-        return self._vxlan(data, 0, size, NO_VNI, 0, ts_ns)
+        return self._vxlan(data, start, limit, NO_VNI, 0, ts_ns)
 
     def geneve_datagram(self, data: bytes, ts_ns: int) -> Segment | None:
         """One UDP payload from the GENEVE port."""
@@ -107,6 +110,20 @@ class Decoder:
         self.frame_bytes += len(data)
         limit = len(data)
         if link_type == LINK_ETHERNET:
+            # Plain IPv4 again, whole and no fragment: with TCP in it, or a VXLAN datagram as captured on the target.
+            if (
+                limit >= 54
+                and data[12] == 0x08
+                and data[13] == 0
+                and data[14] == 0x45
+                and data[20] & 0x3F == 0
+                and data[21] == 0
+            ):
+                end = 14 + (data[16] << 8 | data[17])
+                if data[23] == 6 and 54 <= end <= limit and self.vnis.passes(NO_VNI):
+                    return self._tcp(data, 34, end, 0, data[26:38], NO_VNI, ts_ns)
+                if data[23] == 17 and self._unwrap and 42 <= end <= limit and data[36] << 8 | data[37] == PORT_VXLAN:
+                    return self._plain_vxlan(data, 42, end, ts_ns)
             return self._ethernet(data, 0, limit, NO_VNI, 0, ts_ns)
         if link_type in _LINK_RAW:
             return self._ip(data, 0, limit, NO_VNI, 0, ts_ns)
