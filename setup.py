@@ -15,8 +15,13 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOMS = ("wire", "flow", "http", "call")
-BESIDES = ("vxsniff/app/pipeline.py", "vxsniff/capture/file.py")
-"""What runs for each packet, too."""
+BESIDES = (
+    "vxsniff/app/pipeline.py",
+    "vxsniff/capture/file.py",
+    "vxsniff/delivery/batch.py",
+    "vxsniff/delivery/queue.py",
+)
+"""What runs for each packet or call, too."""
 
 
 def has_compiler() -> bool:

@@ -20,7 +20,7 @@ from vxsniff.capture.file import read_frames
 
 SHAPES = ("api", "close", "bulk", "mix")
 THINK = "think"
-SECONDS = {"api": 1.5, "close": 1.5, "bulk": 1.0, "mix": 2.0, THINK: 4.0}
+SECONDS = {"api": 6.0, "close": 1.5, "bulk": 1.0, "mix": 2.0, THINK: 4.0}
 VNI = 123
 _WORDS = (
     *("red", "green", "blue", "small", "large", "round", "square", "wooden"),

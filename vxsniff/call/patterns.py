@@ -126,7 +126,7 @@ class Pattern:
         if self._can_not_match(value):
             return value
         if self._runs is not None and template.constant is not None and value.isascii():
-            return self._replace_runs(self._runs, value, template.constant)
+            return self._replace_runs(self._runs, value, template.constant.decode())
         if self._linear is None or not self._suits_linear(value):
             return self._replace_bounded(value, template)
         text = value.encode()  # offsets are bytes: RE2 then need not count characters
@@ -180,20 +180,20 @@ class Pattern:
         parts.append(text[end:])
         return b"".join(parts).decode()
 
-    def _replace_runs(self, runs: Runs, value: str, constant: bytes) -> str:
+    def _replace_runs(self, runs: Runs, value: str, constant: str) -> str:
         text = value.encode()
         start, stop = runs.search(text, 0)
         if start < 0:
             return value
-        parts: list[bytes] = []
+        parts: list[str] = []
         end = 0
         while start >= 0:
-            parts.append(text[end:start])
+            parts.append(value[end:start])
             parts.append(constant)
             end = stop
             start, stop = runs.search(text, end)
-        parts.append(text[end:])
-        return b"".join(parts).decode()
+        parts.append(value[end:])
+        return "".join(parts)
 
     def _replace_bounded(self, value: str, template: Template) -> str:
         return "" if self._is_over_limit(value) else self._python.sub(template.expand, value)

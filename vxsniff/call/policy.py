@@ -16,6 +16,7 @@ from collections.abc import Callable, Set
 from typing import Final
 
 import orjson
+from mypy_extensions import mypyc_attr
 
 from vxsniff.call.patterns import Pattern, Template
 from vxsniff.call.rules import Rule, RuleSet
@@ -113,6 +114,7 @@ class _Plan:
         return value
 
 
+@mypyc_attr(acyclic=True)
 class Run:
     """Details that stand together in a call. `stops` when a stop rule catches one of them; `kept` is what the rules
     left of them once the policy has treated the run.

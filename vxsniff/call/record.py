@@ -13,6 +13,8 @@ import hashlib
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from mypy_extensions import mypyc_attr
+
 from vxsniff.call.policy import Detail, Policy, Run
 from vxsniff.flow.flow import Flow
 from vxsniff.http import body as bodies
@@ -27,6 +29,7 @@ MAX_NAME_CHARS: Final = 256
 _FORM: Final = b"application/x-www-form-urlencoded"
 
 
+@mypyc_attr(acyclic=True)
 class Record:
     """One call's details, in runs."""
 
@@ -213,6 +216,8 @@ class RecordBuilder:
         """How the capture of this call was imperfect; empty for a perfect one."""
         request, response = exchange.request, exchange.response
         assert response is not None
+        if not (flow.midstream or exchange.late or request.is_imperfect or response.is_imperfect):
+            return ""
         marks = []
         if flow.midstream and exchange.first:
             self.counters.midstream += 1

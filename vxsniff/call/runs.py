@@ -2,8 +2,8 @@
 
 `[0-9]{9,}` and `[a-z.]+@[a-z]+(?:\\.[a-z]+)` are of that kind, and so are the published rules for bodies. A part is one
 character or a class, once or at least so often; what may follow a part that repeats is not in it, so that there is one
-way only to match: each part takes all it can get. Such a match can be found by looking at a few characters of a text:
-one of so many that the first part has at least, or the one that must come behind it. For ASCII text only.
+way only to match: each part takes all it can get. Such a match can be found by looking at some characters of a text:
+one of every few that the first part has at least, or the one that must come behind it. For ASCII text only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from vxsniff.call.prefilter import class_end
 _QUANTIFIER: Final = re.compile(r"\+|\{(\d{1,4})(,?)\}")
 _SPECIAL: Final = frozenset(".^$*+?{}[]\\|()")
 _WINDOW_CHARS: Final = 4096
-_MARK: Final = b"\1"
+_MARKS: Final = 3
+"""So many marks in a row few runs have that are too short, and looking at a third of a text costs little."""
 
 NOWHERE: Final = (-1, -1)
 
@@ -36,13 +37,16 @@ class _Part(NamedTuple):
 class Runs:
     """Finds what an expression of that kind matches, as Python's `re` would."""
 
-    __slots__ = ("_follows", "_least", "_members", "_rest")
+    __slots__ = ("_follows", "_in_a_row", "_least", "_members", "_rest", "_step", "_window_chars")
 
     def __init__(self, parts: list[_Part]) -> None:
         self._members = parts[0].members
         self._least = parts[0].least
         self._rest = [(part.members, part.least, part.repeats) for part in parts[1:]]
         self._follows = parts[1].literal if len(parts) > 1 else b""
+        self._step = max(1, self._least // _MARKS)
+        self._in_a_row = b"\1" * (self._least // self._step)
+        self._window_chars = max(_WINDOW_CHARS, 4 * self._least)
 
     def search(self, text: bytes, pos: int) -> tuple[int, int]:
         """Where the first match at `pos` or behind it begins and ends; NOWHERE when there is none."""
@@ -63,32 +67,30 @@ class Runs:
         return NOWHERE
 
     def _by_length(self, text: bytes, pos: int) -> tuple[int, int]:
-        """Of as many characters as a run has at least, one is in the run: only these are looked at."""
+        """Of every so many characters one is looked at: of a run that is long enough, some in a row are members."""
         members = self._members
         least = self._least
         size = len(text)
-        first = pos + least - 1
-        while first < size:
-            window_end = first + _WINDOW_CHARS
-            marks = text[first:window_end:least].translate(members)
-            mark = marks.find(_MARK)
-            end = pos
+        known = window = pos  # no run that begins before `known` is of interest
+        while window + least <= size:
+            marks = text[window : window + self._window_chars : self._step].translate(members)
+            mark = marks.find(self._in_a_row)
             while mark >= 0:
-                at = first + mark * least
-                if at >= end:
+                at = window + mark * self._step
+                if at >= known:
                     start = at
-                    while start > end and members[text[start - 1]]:
+                    while start > known and members[text[start - 1]]:
                         start -= 1
-                    end = at + 1
-                    while end < size and members[text[end]]:
-                        end += 1
-                    if end - start >= least:
-                        rest_end = self._rest_at(text, end)
-                        if rest_end >= 0:
-                            return start, rest_end
-                mark = marks.find(_MARK, mark + 1)
-            pos = max(end, first + (len(marks) - 1) * least + 1)
-            first = pos + least - 1
+                    known = at + 1
+                    while known < size and members[text[known]]:
+                        known += 1
+                    if known - start >= least:
+                        end = self._rest_at(text, known)
+                        if end >= 0:
+                            return start, end
+                mark = marks.find(self._in_a_row, mark + 1)
+            # A run over the window's end may have had too few marks in it: the next window has them all.
+            window = max(known, window + self._window_chars - least - self._step)
         return NOWHERE
 
     def _rest_at(self, text: bytes, pos: int) -> int:

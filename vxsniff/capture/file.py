@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final, NamedTuple, cast
 
 from dpkt import pcap, pcapng
+from mypy_extensions import mypyc_attr
 
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 MAX_INTERFACES: Final = 4096
@@ -40,6 +41,7 @@ _PCAPNG_MAGIC: Final = struct.pack(">I", pcapng.PCAPNG_BT_SHB)
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
+@mypyc_attr(acyclic=True)
 class Frame:
     """One captured frame: nanoseconds since the epoch, the file's link type for it, its bytes. A class, not a tuple:
     compiled, it costs a third of one to make.

@@ -74,7 +74,8 @@ class BatchQueue:
         self._batch_wait_s = batch_wait_s
         self._drops = drops
         self._always = always
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._lines: list[bytes] = []  # the open batch
         self._lines_bytes = 0
         self._opened_s = 0.0
@@ -99,7 +100,7 @@ class BatchQueue:
 
     def add(self, line: bytes) -> None:
         """Takes a call's line."""
-        with self._condition:
+        with self._lock:  # as the condition does, which takes some calls to it
             self._calls += 1
             if self._abandoned:
                 self._ended[DROPPED] += 1

@@ -14,6 +14,7 @@ from typing import Final, cast
 import brotli
 import zstandard
 from isal import isal_zlib
+from mypy_extensions import mypyc_attr
 
 MAX_CODINGS: Final = 4
 _ZSTD_WINDOW_BYTES: Final = 8 * 1024 * 1024  # RFC 8878 section 3.1.1.1.2 and RFC 9659: all that HTTP allows
@@ -39,6 +40,7 @@ _CHARSET: Final = re.compile(
 _CHARSET_PARAMETER: Final = re.compile(rb";\s*charset\s*=\s*\"?([\w.:+-]{1,40})", re.IGNORECASE)
 
 
+@mypyc_attr(acyclic=True)
 class Decoded:
     """`outcome` is one of the constants; `left_out_bytes` were beyond the limit (at least: a bomb is not counted)."""
 
@@ -153,6 +155,8 @@ def to_text(body: bytes | bytearray, content_type: bytes, is_whole: bool) -> str
 
 def declared_charset(content_type: bytes) -> str:
     """The charset of a Content-Type as Python's name for it; empty when there is none that we decode."""
+    if content_type.find(b";") < 0:
+        return ""
     match = _CHARSET_PARAMETER.search(content_type)
     if match is None:
         return ""

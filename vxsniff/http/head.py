@@ -69,10 +69,28 @@ class HeadReader:
                     return True
         return read_request(data, message) if self._is_request else read_response(data, message)
 
+    def read_known(self, data: bytes, pos: int, block_bytes: int, message: Message) -> int:
+        """Reads the head at `pos` if its first line is plain and a known block of that length follows: then its end is
+        known without a look for it. Where that is; 0, and nothing is said of the head, otherwise.
+        """
+        line_end = data.find(b"\r\n", pos)
+        if line_end <= pos:
+            return 0
+        headers = self._blocks.get(data[line_end : line_end + block_bytes])
+        if headers is None:
+            return 0
+        line = data[pos:line_end]
+        if not (_request_line(line, message) if self._is_request else self._status_line(line, message)):
+            return 0
+        message.headers = headers
+        return line_end + block_bytes
+
     def _status_line(self, line: bytes, message: Message) -> bool:
         """Whether llhttp takes it; there are few different ones."""
         status = self._statuses.get(line, 0)
         if status == 0:
+            if line.find(b"\n") >= 0:
+                return False
             collected = _Collected()
             parser = httptools.HttpResponseParser(collected)
             _feed(parser, line + b"\r\n\r\n")
@@ -171,6 +189,7 @@ class HeadReader:
             self._blocks.clear()
             self._blocks_bytes = 0
         self._blocks[block] = headers
+        headers.block_bytes = len(block)
         self._blocks_bytes += len(block)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 NO_ROLE: Final = 0
 CONTENT_LENGTH: Final = 1
 TRANSFER_ENCODING: Final = 2
@@ -33,6 +35,7 @@ _ROLES: Final = {
 }
 
 
+@mypyc_attr(acyclic=True)
 class Header:
     """One field: its name as it was sent, its value without white space around it. `role` tells the names apart that
     anybody here asks for.
@@ -47,14 +50,17 @@ class Header:
         self.note: object = None
 
 
+@mypyc_attr(acyclic=True)
 class Headers:
     """All fields of a head. `content_length` is -1 where there is none.
 
     `is_contested` when more than one field speaks of the body's length (RFC 9112 section 6.3): then whether the head is
-    one depends on all of them. Not `is_valid` with a Content-Length that is no number.
+    one depends on all of them. Not `is_valid` with a Content-Length that is no number. `block_bytes` is how long their
+    block was, if they are kept for when it comes again, else 0.
     """
 
     __slots__ = (
+        "block_bytes",
         "chunked",
         "content_length",
         "expects_continue",
@@ -69,6 +75,7 @@ class Headers:
     def __init__(self, fields: list[Header]) -> None:
         self.fields = fields
         self.note: object = None
+        self.block_bytes = 0
         self.content_length = -1
         self.transfer_coded = False
         self.chunked = False

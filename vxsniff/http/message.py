@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from vxsniff.http.budget import Budget
 from vxsniff.http.headers import NO_HEADERS, Header, Headers
 
@@ -11,6 +13,7 @@ OVERHEAD_BYTES: Final = 1024
 """What a message costs besides the bytes of its head and body: objects, integers, a tuple for each header."""
 
 
+@mypyc_attr(acyclic=True)
 class Message:
     """A request or a response. `status` is 0 for requests, `method` and `target` are empty for responses.
 
@@ -66,6 +69,11 @@ class Message:
     def is_damaged(self) -> bool:
         """Whether part of the body never came."""
         return self.gap_bytes != 0 or self.cut_bytes != 0
+
+    @property
+    def is_imperfect(self) -> bool:
+        """Whether anything of it is missing."""
+        return self.gap_bytes != 0 or self.cut_bytes != 0 or self.left_out_bytes != 0
 
     def add_trailers(self, trailers: list[Header]) -> None:
         """Fields that came behind a chunked body."""

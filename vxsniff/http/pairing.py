@@ -23,10 +23,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from vxsniff.flow.seq import diff
 from vxsniff.http.message import Message
 
 
+@mypyc_attr(acyclic=True)
 class Exchange:
     """A request, and its response once there is one. `client` is the flow's side that asked. `late`: the response was
     seen before its request; `by_ack`: they were paired by the acknowledgement, after a loss.

@@ -85,6 +85,7 @@ class MessageStream:
 
     __slots__ = (
         "_backlog_bytes",
+        "_block_bytes",
         "_body_limit_bytes",
         "_budget",
         "_buffer",
@@ -114,6 +115,7 @@ class MessageStream:
         self._body_limit_bytes = body_limit_bytes
         self._state = START
         self._buffer = bytearray()
+        self._block_bytes = 0  # of the last head's headers: the next are likely to be the same
         self._head_waits = False  # it was read, and its owner does not know yet what follows it
         self._line_checked = False
         self._remaining = 0
@@ -263,6 +265,9 @@ class MessageStream:
     def _read_head(self, seq: int, ts_ns: int, data: bytes, pos: int) -> int:
         buffer = self._buffer
         if not buffer:
+            end = self._read_known_head(seq, ts_ns, data, pos) if self._block_bytes else 0
+            if end > 0:
+                return end
             end = head_end(data, pos)
             if end > 0:
                 self._parse_head(data[pos:end] if pos or end != len(data) else data, add(seq, end), ts_ns)
@@ -287,6 +292,14 @@ class MessageStream:
             self._fail()
         return len(data)
 
+    def _read_known_head(self, seq: int, ts_ns: int, data: bytes, pos: int) -> int:
+        message = self.message
+        assert message is not None
+        end = self._heads.read_known(data, pos, self._block_bytes, message)
+        if end > 0:
+            self._head_was_read(message, end - pos, add(seq, end), ts_ns)
+        return end
+
     def _first_line_fits(self) -> bool:
         """Looks once, as soon as it is here, whether the first line is a start line at all."""
         if self._line_checked:
@@ -301,9 +314,16 @@ class MessageStream:
     def _parse_head(self, data: bytes, end_seq: int, ts_ns: int) -> None:
         message = self.message
         assert message is not None
-        if not self._heads.read(data, message) or not message.charge_head(len(data)):
+        if not self._heads.read(data, message):
             self._fail()
             return
+        self._head_was_read(message, len(data), end_seq, ts_ns)
+
+    def _head_was_read(self, message: Message, size: int, end_seq: int, ts_ns: int) -> None:
+        if not message.charge_head(size):
+            self._fail()
+            return
+        self._block_bytes = message.headers.block_bytes
         self._seen_messages += 1
         message.end_seq = end_seq
         message.end_ns = ts_ns

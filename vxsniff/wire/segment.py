@@ -10,6 +10,8 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 NO_VNI: Final = -1
 """The VNI of a frame that came without a tunnel around it."""
 
@@ -21,6 +23,7 @@ ACK: Final = 0x10
 IPV4_KEY_BYTES: Final = 12
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Segment:
     """One TCP segment (RFC 9293 section 3.1).
 

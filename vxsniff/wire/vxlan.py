@@ -33,11 +33,12 @@ class VniFilter:
     A VNI in both lists is unwanted. Frames without a tunnel (NO_VNI) pass unless VNIs are asked for by name.
     """
 
-    __slots__ = ("unwanted", "wanted")
+    __slots__ = ("_takes_all", "unwanted", "wanted")
 
     def __init__(self, wanted: Iterable[int] = (), unwanted: Iterable[int] = ()) -> None:
         self.wanted: frozenset[int] = frozenset(wanted)
         self.unwanted: frozenset[int] = frozenset(unwanted)
+        self._takes_all = not self.wanted and not self.unwanted
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VniFilter) and (self.wanted, self.unwanted) == (other.wanted, other.unwanted)
@@ -46,7 +47,7 @@ class VniFilter:
         return hash((self.wanted, self.unwanted))
 
     def passes(self, vni: int) -> bool:
-        return vni not in self.unwanted and (not self.wanted or vni in self.wanted)
+        return self._takes_all or (vni not in self.unwanted and (not self.wanted or vni in self.wanted))
 
     def joined(self, other: VniFilter) -> VniFilter:
         """Both lists as one."""
