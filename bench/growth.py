@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.offline import new_pipeline
-from vxsniff.app.collector import tune_collector
+from vxsniff.app.memory import tune_memory
 from vxsniff.demo.frames import CLIENT, SERVER, Conversation, Endpoint, in_vxlan
 
 CONNECTIONS = (10, 1_000, 100_000)
@@ -85,7 +85,7 @@ def _best(measures: dict[str, Callable[[], float]]) -> dict[str, float]:
 
 def run() -> dict[str, Any]:
     """Of the build that is imported, in a process that collects garbage as vxsniff does."""
-    tune_collector()
+    tune_memory()
     return {
         "us_per_call_by_connections": _best({str(count): connections(count) for count in CONNECTIONS}),
         "ns_per_byte_by_body": _best({str(size): bodies(size) for size in BODY_BYTES}),

@@ -291,15 +291,18 @@ def test_the_short_way_of_the_common_case_comes_to_what_the_walk_does(vnis, fram
             data[place] = value
     frame = bytes(data[:size])
 
-    def told(by_walk):
+    def told(by_walk=False, around=b""):
         decoder = Decoder(parse_vni_list(vnis), frozenset((80,)))
         if by_walk:
             decoder.frames += 1
             segment = decoder._ethernet(frame, 0, len(frame), NO_VNI, 0, 5)
         else:
-            segment = decoder.frame(frame, decode.LINK_ETHERNET, 5)
+            start, end = len(around), len(around) + len(frame)
+            segment = decoder.frame_in(around + frame + around, start, end, decode.LINK_ETHERNET, 5)
         assert decoder.frames == decoder.segments + sum(decoder.reasons)
         names = ("vni", "key", "seq", "ack", "flags", "payload", "missing_bytes", "ts_ns")
         return segment and [getattr(segment, name) for name in names], decoder.reasons
 
-    assert told(by_walk=False) == told(by_walk=True)
+    assert told() == told(by_walk=True)
+    # What stands around a frame in what was read of a file is no matter.
+    assert told() == told(around=b"\xff" * 70) == told(around=bytes(70)) == told(around=PLAIN)

@@ -132,7 +132,7 @@ class Pipeline:
     def frames(self, frames: list[Frame]) -> None:
         """Several of them."""
         for frame in frames:
-            segment = self.decoder.frame(frame.data, frame.link_type, frame.ts_ns)
+            segment = self.decoder.frame_in(frame.source, frame.start, frame.end, frame.link_type, frame.ts_ns)
             if segment is not None:
                 self._segment(segment)
 

@@ -28,13 +28,13 @@ from vxsniff import __version__
 from vxsniff.app import ledger, reload, values
 from vxsniff.app.banner import log_start, ports_in_words, where
 from vxsniff.app.build import build
-from vxsniff.app.collector import tune_collector
 from vxsniff.app.control import ControlServer
 from vxsniff.app.copies import Copies
 from vxsniff.app.doctor import watch_running
 from vxsniff.app.inherited import Inherited
 from vxsniff.app.ledger import Ledger
 from vxsniff.app.live import LiveCapture, Task
+from vxsniff.app.memory import tune_memory
 from vxsniff.app.outlets import open_outlet
 from vxsniff.app.pipeline import Format, Pipeline, ndjson_format
 from vxsniff.app.report import Report, Reporter
@@ -136,7 +136,7 @@ class Worker:
 
     def run(self) -> int:
         """Captures until the input ends or a signal comes; then finishes, flushes and prints the ledger."""
-        tune_collector()
+        tune_memory()
         with self._signals():
             if self._settings.engine == values.ENGINE_FILE:
                 return self._run_files()

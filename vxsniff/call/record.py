@@ -61,13 +61,14 @@ class RecordCounters:
 
 
 class _Noted:
-    """What headers give to a call: their run, and the cookies that are session fields."""
+    """What headers give to a call: their run, the cookies that are session fields, and the host."""
 
-    __slots__ = ("run", "session")
+    __slots__ = ("host", "run", "session")
 
-    def __init__(self, run: Run, session: list[Detail]) -> None:
+    def __init__(self, run: Run, session: list[Detail], host: str) -> None:
         self.run = run
         self.session = session
+        self.host = host
 
 
 class RecordBuilder:
@@ -95,13 +96,13 @@ class RecordBuilder:
         assert response is not None
         policy = self._policy
         client = _client_of(flow, exchange.client)
-        url, query = _url_of(request, client.key)
+        asked = self._noted(request.headers, "request_header:", self._request_names)
+        url, query = _url_of(request, asked.host, client.key)
         first: list[Detail] = [
             ("request_method", _text(request.method)),
             ("request_url", url),
             ("response_code", str(response.status)),
         ]
-        asked = self._noted(request.headers, "request_header:", self._request_names)
         answered = self._noted(response.headers, "response_header:", self._response_names)
         partial: set[str] = set()
         request_text = self._body(request, "request_body", partial)
@@ -160,7 +161,7 @@ class RecordBuilder:
             runs.append(run)
             if field.role == COOKIE and policy.has_session_rules and prefix == "request_header:":
                 self._session_fields(_text(field.value), session)
-        noted = _Noted(policy.joined(runs), session)
+        noted = _Noted(policy.joined(runs), session, _text(headers.first(HOST)))
         headers.note = noted
         return noted
 
@@ -283,7 +284,7 @@ def _media_type(message: Message) -> bytes:
     return message.headers.first(CONTENT_TYPE).partition(b";")[0].strip().lower()
 
 
-def _url_of(request: Message, client_key: bytes) -> tuple[str, bytes]:
+def _url_of(request: Message, host: str, client_key: bytes) -> tuple[str, bytes]:
     """The URL without its query, and the query (RFC 9112 section 3.2).
 
     The scheme is that of the wire: what was mirrored was plain http. Without a Host header (HTTP/1.0) the server's
@@ -294,7 +295,6 @@ def _url_of(request: Message, client_key: bytes) -> tuple[str, bytes]:
         return "http://" + _text(target), b""
     if not target.startswith(b"/") and target.find(b"://", 0, 16) > 0:
         return _text(target), query  # absolute form, as a proxy is asked
-    host = _text(request.headers.first(HOST))
     if not host:
         address, port = source_of(reverse_key(client_key))
         host = f"[{address}]" if ":" in address else address

@@ -143,6 +143,13 @@ def to_text(body: bytes | bytearray, content_type: bytes, is_whole: bool) -> str
     a broken last character is left out too.
     """
     charset = declared_charset(content_type)
+    if not charset and is_whole:
+        try:
+            plain = body.decode()
+            if plain.find("\0") < 0 and not plain.startswith("\ufeff"):
+                return plain  # the common case
+        except UnicodeDecodeError:
+            pass
     if charset:
         text = _try_decode(body, charset, is_whole)
         if text is not None and ("\0" not in text):

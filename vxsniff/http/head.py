@@ -69,16 +69,22 @@ class HeadReader:
                     return True
         return read_request(data, message) if self._is_request else read_response(data, message)
 
-    def read_known(self, data: bytes, pos: int, block_bytes: int, message: Message) -> int:
-        """Reads the head at `pos` if its first line is plain and a known block of that length follows: then its end is
-        known without a look for it. Where that is; 0, and nothing is said of the head, otherwise.
+    def read_known(self, data: bytes, pos: int, last: Headers, message: Message) -> int:
+        """Reads the head at `pos` if its first line is plain and the same block as last time follows, or a known one of
+        that length: then its end is known without a look for it. Where that is; 0, and nothing is said of the head,
+        otherwise.
         """
         line_end = data.find(b"\r\n", pos)
         if line_end <= pos:
             return 0
-        headers = self._blocks.get(data[line_end : line_end + block_bytes])
-        if headers is None:
-            return 0
+        block_bytes = len(last.block)
+        if data.startswith(last.block, line_end):
+            headers = last
+        else:
+            known = self._blocks.get(data[line_end : line_end + block_bytes])
+            if known is None:
+                return 0
+            headers = known
         line = data[pos:line_end]
         if not (_request_line(line, message) if self._is_request else self._status_line(line, message)):
             return 0
@@ -189,21 +195,24 @@ class HeadReader:
             self._blocks.clear()
             self._blocks_bytes = 0
         self._blocks[block] = headers
-        headers.block_bytes = len(block)
+        headers.block = block
         self._blocks_bytes += len(block)
 
 
 def _request_line(line: bytes, message: Message) -> bool:
     """A plain request line: what needs more than two single spaces to see it is left to who reads the whole."""
-    parts = line.split(b" ")
-    if len(parts) != 3 or parts[0] not in sniff.KNOWN_METHODS:
+    parts = line.split()  # at line breaks, too
+    if len(parts) != 3:
         return False
-    if parts[2] != b"HTTP/1.1" and parts[2] != b"HTTP/1.0":
+    method, target, version = parts
+    if version != b"HTTP/1.1" and version != b"HTTP/1.0":
         return False
-    target = parts[1]
-    if not target or target.find(b"\n") >= 0 or target.find(b"\r") >= 0:  # `in` costs bytes an exception inside
+    between = len(method)
+    if line[between] != _SPACE or line[-9] != _SPACE or len(line) != between + len(target) + 10:
         return False
-    message.method = parts[0]
+    if method not in sniff.KNOWN_METHODS:
+        return False
+    message.method = method
     message.target = target
     return True
 

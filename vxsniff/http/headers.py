@@ -55,12 +55,12 @@ class Headers:
     """All fields of a head. `content_length` is -1 where there is none.
 
     `is_contested` when more than one field speaks of the body's length (RFC 9112 section 6.3): then whether the head is
-    one depends on all of them. Not `is_valid` with a Content-Length that is no number. `block_bytes` is how long their
-    block was, if they are kept for when it comes again, else 0.
+    one depends on all of them. Not `is_valid` with a Content-Length that is no number. `block` is the
+    lines that they were read from, with the line breaks around them, if they are kept for when these come again.
     """
 
     __slots__ = (
-        "block_bytes",
+        "block",
         "chunked",
         "content_length",
         "expects_continue",
@@ -75,7 +75,7 @@ class Headers:
     def __init__(self, fields: list[Header]) -> None:
         self.fields = fields
         self.note: object = None
-        self.block_bytes = 0
+        self.block = b""
         self.content_length = -1
         self.transfer_coded = False
         self.chunked = False

@@ -25,6 +25,7 @@ from vxsniff.http import sniff
 from vxsniff.http.budget import Budget
 from vxsniff.http.chunked import ChunkedDecoder
 from vxsniff.http.head import HeadReader
+from vxsniff.http.headers import NO_HEADERS
 from vxsniff.http.message import Message
 
 MAX_HEAD_BYTES: Final = 131_072
@@ -85,7 +86,6 @@ class MessageStream:
 
     __slots__ = (
         "_backlog_bytes",
-        "_block_bytes",
         "_body_limit_bytes",
         "_budget",
         "_buffer",
@@ -93,6 +93,7 @@ class MessageStream:
         "_head_waits",
         "_heads",
         "_is_request",
+        "_last_headers",
         "_line_checked",
         "_owner",
         "_remaining",
@@ -115,7 +116,7 @@ class MessageStream:
         self._body_limit_bytes = body_limit_bytes
         self._state = START
         self._buffer = bytearray()
-        self._block_bytes = 0  # of the last head's headers: the next are likely to be the same
+        self._last_headers = NO_HEADERS  # the next are likely to be the same
         self._head_waits = False  # it was read, and its owner does not know yet what follows it
         self._line_checked = False
         self._remaining = 0
@@ -265,7 +266,7 @@ class MessageStream:
     def _read_head(self, seq: int, ts_ns: int, data: bytes, pos: int) -> int:
         buffer = self._buffer
         if not buffer:
-            end = self._read_known_head(seq, ts_ns, data, pos) if self._block_bytes else 0
+            end = self._read_known_head(seq, ts_ns, data, pos) if self._last_headers.block else 0
             if end > 0:
                 return end
             end = head_end(data, pos)
@@ -295,7 +296,7 @@ class MessageStream:
     def _read_known_head(self, seq: int, ts_ns: int, data: bytes, pos: int) -> int:
         message = self.message
         assert message is not None
-        end = self._heads.read_known(data, pos, self._block_bytes, message)
+        end = self._heads.read_known(data, pos, self._last_headers, message)
         if end > 0:
             self._head_was_read(message, end - pos, add(seq, end), ts_ns)
         return end
@@ -323,7 +324,7 @@ class MessageStream:
         if not message.charge_head(size):
             self._fail()
             return
-        self._block_bytes = message.headers.block_bytes
+        self._last_headers = message.headers
         self._seen_messages += 1
         message.end_seq = end_seq
         message.end_ns = ts_ns

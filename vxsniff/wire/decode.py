@@ -106,37 +106,47 @@ class Decoder:
 
     def frame(self, data: bytes, link_type: int, ts_ns: int) -> Segment | None:
         """One frame of a capture file or a device, by its link type. Tunnels inside are unwrapped."""
+        return self.frame_in(data, 0, len(data), link_type, ts_ns)
+
+    def frame_in(self, data: bytes, start: int, limit: int, link_type: int, ts_ns: int) -> Segment | None:
+        """The same for one that stands there in `data`."""
         self.frames += 1
-        self.frame_bytes += len(data)
-        limit = len(data)
+        self.frame_bytes += limit - start
         if link_type == LINK_ETHERNET:
+            packet = start + 14
             # Plain IPv4 again, whole and no fragment: with TCP in it, or a VXLAN datagram as captured on the target.
             if (
-                limit >= 54
-                and data[12] == 0x08
-                and data[13] == 0
-                and data[14] == 0x45
-                and data[20] & 0x3F == 0
-                and data[21] == 0
+                limit >= packet + 40
+                and data[start + 12] == 0x08
+                and data[start + 13] == 0
+                and data[packet] == 0x45
+                and data[packet + 6] & 0x3F == 0
+                and data[packet + 7] == 0
             ):
-                end = 14 + (data[16] << 8 | data[17])
-                if data[23] == 6 and 54 <= end <= limit and self.vnis.passes(NO_VNI):
-                    return self._tcp(data, 34, end, 0, data[26:38], NO_VNI, ts_ns)
-                if data[23] == 17 and self._unwrap and 42 <= end <= limit and data[36] << 8 | data[37] == PORT_VXLAN:
-                    return self._plain_vxlan(data, 42, end, ts_ns)
-            return self._ethernet(data, 0, limit, NO_VNI, 0, ts_ns)
+                end = packet + (data[packet + 2] << 8 | data[packet + 3])
+                inner = packet + 20
+                if data[packet + 9] == 6 and inner + 20 <= end <= limit and self.vnis.passes(NO_VNI):
+                    return self._tcp(data, inner, end, 0, data[packet + 12 : packet + 24], NO_VNI, ts_ns)
+                if (
+                    data[packet + 9] == 17
+                    and self._unwrap
+                    and inner + 8 <= end <= limit
+                    and data[inner + 2] << 8 | data[inner + 3] == PORT_VXLAN
+                ):
+                    return self._plain_vxlan(data, inner + 8, end, ts_ns)
+            return self._ethernet(data, start, limit, NO_VNI, 0, ts_ns)
         if link_type in _LINK_RAW:
-            return self._ip(data, 0, limit, NO_VNI, 0, ts_ns)
+            return self._ip(data, start, limit, NO_VNI, 0, ts_ns)
         if link_type in _LINK_LOOP:
-            return self._ip(data, 4, limit, NO_VNI, 0, ts_ns)
+            return self._ip(data, start + 4, limit, NO_VNI, 0, ts_ns)
         if link_type == LINK_SLL:
-            return self._ethertype(data, 14, limit, NO_VNI, 0, ts_ns)
+            return self._ethertype(data, start + 14, limit, NO_VNI, 0, ts_ns)
         if link_type == LINK_SLL2:
-            if limit < 20:
+            if limit < start + 20:
                 return self._no(reasons.FRAME_SHORT)
-            ethertype = data[0] << 8 | data[1]
+            ethertype = data[start] << 8 | data[start + 1]
             if ethertype == ETHERTYPE_IPV4 or ethertype == ETHERTYPE_IPV6:
-                return self._ip(data, 20, limit, NO_VNI, 0, ts_ns)
+                return self._ip(data, start + 20, limit, NO_VNI, 0, ts_ns)
             return self._no(reasons.NOT_IP)
         return self._no(reasons.LINK_UNKNOWN)
 
