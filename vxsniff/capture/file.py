@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final, NamedTuple, cast
 
 from dpkt import pcap, pcapng
-from mypy_extensions import mypyc_attr
+from mypy_extensions import i64, mypyc_attr
 
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 MAX_INTERFACES: Final = 4096
@@ -49,7 +49,7 @@ class Frame:
 
     __slots__ = ("end", "link_type", "source", "start", "ts_ns")
 
-    def __init__(self, ts_ns: int, link_type: int, source: bytes, start: int, end: int) -> None:
+    def __init__(self, ts_ns: i64, link_type: int, source: bytes, start: i64, end: i64) -> None:
         self.ts_ns = ts_ns
         self.link_type = link_type
         self.source = source
@@ -278,12 +278,12 @@ class _PcapReader(FrameReader):
     def _take(self, batch: list[Frame]) -> int:
         buffer = self._buffer
         data = buffer.data
-        pos = buffer.pos
-        end = len(data)
-        header_bytes = self._header_bytes
+        pos: i64 = buffer.pos
+        end: i64 = len(data)
+        header_bytes: i64 = self._header_bytes
+        unit_ns: i64 = self._unit_ns
         is_little = self._is_little
         link_type = self._link_type
-        unit_ns = self._unit_ns
         needed = header_bytes
         while pos + header_bytes <= end:
             fraction_ns = _u32(data, pos + 4, is_little) * unit_ns
@@ -294,7 +294,8 @@ class _PcapReader(FrameReader):
             if start + size > end:
                 needed = header_bytes + size
                 break
-            ts_ns = _u32(data, pos, is_little) * _NS + fraction_ns
+            seconds = _u32(data, pos, is_little)
+            ts_ns = seconds * _NS + fraction_ns
             pos = buffer.pos = start + size
             self._number += 1
             batch.append(Frame(ts_ns, link_type, data, start, pos))
@@ -375,10 +376,12 @@ class _PcapngReader(FrameReader):
             batch.append(Frame(self._ts_ns, interfaces[0].link_type, body, 4, 4 + size))
 
 
-def _u32(data: bytes, pos: int, is_little: bool) -> int:
-    if is_little:
-        return data[pos] | data[pos + 1] << 8 | data[pos + 2] << 16 | data[pos + 3] << 24
-    return data[pos] << 24 | data[pos + 1] << 16 | data[pos + 2] << 8 | data[pos + 3]
+def _u32(data: bytes, pos: i64, is_little: bool) -> i64:
+    a: i64 = data[pos]
+    b: i64 = data[pos + 1]
+    c: i64 = data[pos + 2]
+    d: i64 = data[pos + 3]
+    return a | b << 8 | c << 16 | d << 24 if is_little else a << 24 | b << 16 | c << 8 | d
 
 
 def _block_bytes(order: str, start: bytes, number: int) -> int:

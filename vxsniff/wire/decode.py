@@ -13,6 +13,7 @@ from typing import Final
 
 from dpkt import ethernet as dpkt_ethernet
 from dpkt import pcap as dpkt_pcap
+from mypy_extensions import i64
 
 from vxsniff.wire import geneve, ip, reasons, vxlan
 from vxsniff.wire.defrag import Defragmenter
@@ -61,16 +62,16 @@ class Decoder:
         self.cut_bytes = 0
         self.reasons: list[int] = [0] * len(reasons.NAMES)
 
-    def vxlan_datagram(self, data: bytes, ts_ns: int) -> Segment | None:
+    def vxlan_datagram(self, data: bytes, ts_ns: i64) -> Segment | None:
         """One UDP payload from the VXLAN port."""
         self.frames += 1
         self.frame_bytes += len(data)
         return self._plain_vxlan(data, 0, len(data), ts_ns)
 
-    def _plain_vxlan(self, data: bytes, start: int, limit: int, ts_ns: int) -> Segment | None:
+    def _plain_vxlan(self, data: bytes, start: i64, limit: i64, ts_ns: i64) -> Segment | None:
         """A VXLAN header at `start`, and the common case behind it; anything else takes the walk."""
         if limit - start >= 62 and data[start] & 0x0C == 0x08:
-            vni = data[start + 4] << 16 | data[start + 5] << 8 | data[start + 6]
+            vni = _u24(data, start + 4)
             if not self.vnis.passes(vni):
                 return self._no(reasons.VNI_FILTERED)
             offset = start + 22
@@ -98,17 +99,17 @@ class Decoder:
                     return self._tcp(data, offset + 40, end, 0, data[offset + 8 : offset + 44], vni, ts_ns)
         return self._vxlan(data, start, limit, NO_VNI, 0, ts_ns)
 
-    def geneve_datagram(self, data: bytes, ts_ns: int) -> Segment | None:
+    def geneve_datagram(self, data: bytes, ts_ns: i64) -> Segment | None:
         """One UDP payload from the GENEVE port."""
         self.frames += 1
         self.frame_bytes += len(data)
         return self._geneve(data, 0, len(data), 0, ts_ns)
 
-    def frame(self, data: bytes, link_type: int, ts_ns: int) -> Segment | None:
+    def frame(self, data: bytes, link_type: int, ts_ns: i64) -> Segment | None:
         """One frame of a capture file or a device, by its link type. Tunnels inside are unwrapped."""
         return self.frame_in(data, 0, len(data), link_type, ts_ns)
 
-    def frame_in(self, data: bytes, start: int, limit: int, link_type: int, ts_ns: int) -> Segment | None:
+    def frame_in(self, data: bytes, start: i64, limit: i64, link_type: int, ts_ns: i64) -> Segment | None:
         """The same for one that stands there in `data`."""
         self.frames += 1
         self.frame_bytes += limit - start
@@ -154,7 +155,7 @@ class Decoder:
         self.reasons[reason] += 1
         return None
 
-    def _vxlan(self, data: bytes, offset: int, limit: int, vni: int, depth: int, ts_ns: int) -> Segment | None:
+    def _vxlan(self, data: bytes, offset: i64, limit: i64, vni: i64, depth: i64, ts_ns: i64) -> Segment | None:
         if limit - offset < vxlan.HEADER_BYTES:
             return self._no(reasons.TUNNEL_SHORT)
         flags = data[offset]
@@ -172,7 +173,7 @@ class Decoder:
                 return self._no(reasons.NOT_IP)
         return self._ethernet(data, inner, limit, vni, depth + 1, ts_ns)
 
-    def _geneve(self, data: bytes, offset: int, limit: int, depth: int, ts_ns: int) -> Segment | None:
+    def _geneve(self, data: bytes, offset: i64, limit: i64, depth: i64, ts_ns: i64) -> Segment | None:
         if limit - offset < geneve.HEADER_BYTES:
             return self._no(reasons.TUNNEL_SHORT)
         inner = geneve.payload_offset(data, offset)
@@ -188,10 +189,10 @@ class Decoder:
             return self._ip(data, inner, limit, vni, depth + 1, ts_ns)
         return self._no(reasons.NOT_IP)
 
-    def _ethernet(self, data: bytes, offset: int, limit: int, vni: int, depth: int, ts_ns: int) -> Segment | None:
+    def _ethernet(self, data: bytes, offset: i64, limit: i64, vni: i64, depth: i64, ts_ns: i64) -> Segment | None:
         return self._ethertype(data, offset + 12, limit, vni, depth, ts_ns)
 
-    def _ethertype(self, data: bytes, offset: int, limit: int, vni: int, depth: int, ts_ns: int) -> Segment | None:
+    def _ethertype(self, data: bytes, offset: i64, limit: i64, vni: i64, depth: i64, ts_ns: i64) -> Segment | None:
         """The EtherType at `offset`, behind any tags (IEEE 802.1Q section 9), and what follows it."""
         for _ in range(MAX_TAGS + 1):
             if offset + 2 > limit:
@@ -204,7 +205,7 @@ class Decoder:
             offset += 4
         return self._no(reasons.NOT_IP)
 
-    def _ip(self, data: bytes, offset: int, limit: int, vni: int, depth: int, ts_ns: int) -> Segment | None:
+    def _ip(self, data: bytes, offset: i64, limit: i64, vni: i64, depth: i64, ts_ns: i64) -> Segment | None:
         if offset >= limit:
             return self._no(reasons.FRAME_SHORT)
         version = data[offset] >> 4
@@ -242,7 +243,7 @@ class Decoder:
             return self._udp(data, start, end, vni, depth, ts_ns)
         return self._no(reasons.NOT_TCP)
 
-    def _udp(self, data: bytes, start: int, end: int, vni: int, depth: int, ts_ns: int) -> Segment | None:
+    def _udp(self, data: bytes, start: i64, end: i64, vni: i64, depth: i64, ts_ns: i64) -> Segment | None:
         """UDP is looked into for a tunnel: by the well-known port, else by what the payload looks like."""
         payload = start + 8
         if end < payload:
@@ -255,7 +256,7 @@ class Decoder:
             return self._geneve(data, payload, end, depth, ts_ns)
         return self._no(reasons.NOT_TCP)
 
-    def _tcp(self, data: bytes, start: int, end: int, missing: int, key: bytes, vni: int, ts_ns: int) -> Segment | None:
+    def _tcp(self, data: bytes, start: i64, end: i64, missing: i64, key: bytes, vni: i64, ts_ns: i64) -> Segment | None:
         """The TCP header at `start` (RFC 9293 section 3.1); `end` is where the IP packet ends, or was cut."""
         if self.ports:
             ports = self.ports
@@ -274,13 +275,29 @@ class Decoder:
         return Segment(
             vni,
             key,
-            data[start + 4] << 24 | data[start + 5] << 16 | data[start + 6] << 8 | data[start + 7],
-            data[start + 8] << 24 | data[start + 9] << 16 | data[start + 10] << 8 | data[start + 11],
+            _u32(data, start + 4),
+            _u32(data, start + 8),
             data[start + 13],
             data[payload:end],
             missing,
             ts_ns,
         )
+
+
+def _u32(data: bytes, offset: i64) -> i64:
+    """Native arithmetic where it is compiled, which an expression of `data[...]` alone is not."""
+    a: i64 = data[offset]
+    b: i64 = data[offset + 1]
+    c: i64 = data[offset + 2]
+    d: i64 = data[offset + 3]
+    return a << 24 | b << 16 | c << 8 | d
+
+
+def _u24(data: bytes, offset: i64) -> i64:
+    a: i64 = data[offset]
+    b: i64 = data[offset + 1]
+    c: i64 = data[offset + 2]
+    return a << 16 | b << 8 | c
 
 
 def tunnel_inside(data: bytes, offset: int, limit: int, port: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
-from mypy_extensions import mypyc_attr
+from mypy_extensions import i64, mypyc_attr
 
 NO_VNI: Final = -1
 """The VNI of a frame that came without a tunnel around it."""
@@ -34,7 +34,7 @@ class Segment:
     __slots__ = ("ack", "flags", "key", "missing_bytes", "payload", "seq", "ts_ns", "vni")
 
     def __init__(
-        self, vni: int, key: bytes, seq: int, ack: int, flags: int, payload: bytes, missing_bytes: int, ts_ns: int
+        self, vni: i64, key: bytes, seq: i64, ack: i64, flags: i64, payload: bytes, missing_bytes: i64, ts_ns: i64
     ) -> None:
         self.vni = vni
         self.key = key
