@@ -18,7 +18,7 @@ from tests.capture.test_file import pcap_bytes
 from tests.e2e.lab import Lab
 from tests.e2e.program import Running, in_ledger, udp_payloads
 from vxsniff.capture.file import Frame, read_frames
-from vxsniff.http.body import to_text
+from vxsniff.http.body import Media, to_text
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
@@ -158,7 +158,7 @@ def check_call(run: Run, call) -> None:
         answer = client["body"].encode("latin-1")
     if client["method"] == "HEAD":
         answer = b""
-    assert "".join(values(call, "response_body")) == (to_text(answer, content_type, True) or "")
+    assert "".join(values(call, "response_body")) == (to_text(answer, Media(b"", content_type), True) or "")
 
 
 def without_times(lines) -> Counter:
@@ -328,7 +328,7 @@ def test_lost_packets_give_no_wrong_pair_and_no_wrong_body_and_the_ledger_names_
         if "response_body" in fields and "response_header:content-type" in fields:
             content_type = fields["response_header:content-type"].encode()
             answer = run.origin[number]["answer"] if number in run.origin else client["body"]
-            assert fields["response_body"] == to_text(answer.encode("latin-1"), content_type, True)
+            assert fields["response_body"] == to_text(answer.encode("latin-1"), Media(b"", content_type), True)
     # Most calls came through unharmed, and what did not is in the ledger.
     assert whole > len(run.client) * 0.6
     assert run.ledger("lost_bytes") > 0

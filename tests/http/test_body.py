@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vxsniff.http import body
-from vxsniff.http.body import declared_charset, decode_body, to_text
+from vxsniff.http.body import Media, declared_charset
+
+
+def decode_body(data, coding, content_type, limit_bytes, is_whole):
+    return body.decode_body(data, Media(coding, content_type), limit_bytes, is_whole)
+
+
+def to_text(data, content_type, is_whole):
+    return body.to_text(data, Media(b"", content_type), is_whole)
+
 
 TEXT = "Grüße, " * 50
 PACKED = TEXT.encode()

@@ -18,6 +18,7 @@ from mypy_extensions import mypyc_attr
 from vxsniff.call.policy import Detail, Policy, Run
 from vxsniff.flow.flow import Flow
 from vxsniff.http import body as bodies
+from vxsniff.http.body import Media
 from vxsniff.http.headers import CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, Headers
 from vxsniff.http.message import Message
 from vxsniff.http.pairing import Exchange
@@ -26,7 +27,6 @@ from vxsniff.wire.segment import reverse_key, source_of
 MAX_PARAMS: Final = 1000
 MAX_NAMES: Final = 4096
 MAX_NAME_CHARS: Final = 256
-_FORM: Final = b"application/x-www-form-urlencoded"
 
 
 @mypyc_attr(acyclic=True)
@@ -61,14 +61,15 @@ class RecordCounters:
 
 
 class _Noted:
-    """What headers give to a call: their run, the cookies that are session fields, and the host."""
+    """What headers give to a call: their run, the cookies that are session fields, the host, and how to read a body."""
 
-    __slots__ = ("host", "run", "session")
+    __slots__ = ("host", "media", "run", "session")
 
-    def __init__(self, run: Run, session: list[Detail], host: str) -> None:
+    def __init__(self, run: Run, session: list[Detail], headers: Headers) -> None:
         self.run = run
         self.session = session
-        self.host = host
+        self.host = _text(headers.first(HOST))
+        self.media = Media(headers.first(CONTENT_ENCODING), headers.first(CONTENT_TYPE))
 
 
 class RecordBuilder:
@@ -89,6 +90,8 @@ class RecordBuilder:
         self._request_names: dict[bytes, str] = {}
         self._response_names: dict[bytes, str] = {}
         self._param_names: dict[str, str] = {}
+        self._methods: dict[bytes, str] = {}
+        self._statuses = [str(status) for status in range(1000)]
         self.counters = counters or RecordCounters()
 
     def build(self, exchange: Exchange, flow: Flow) -> Record:
@@ -99,20 +102,23 @@ class RecordBuilder:
         asked = self._noted(request.headers, "request_header:", self._request_names)
         url, query = _url_of(request, asked.host, client.key)
         first: list[Detail] = [
-            ("request_method", _text(request.method)),
+            ("request_method", self._methods.get(request.method) or self._method(request.method)),
             ("request_url", url),
-            ("response_code", str(response.status)),
+            ("response_code", self._statuses[response.status] if response.status < 1000 else str(response.status)),
         ]
         answered = self._noted(response.headers, "response_header:", self._response_names)
         partial: set[str] = set()
-        request_text = self._body(request, "request_body", partial)
-        response_text = self._body(response, "response_body", partial)
+        request_text = self._body(request, asked.media, "request_body", partial)
+        response_text = self._body(response, answered.media, "response_body", partial)
 
         between: list[Detail] = []
         if self._realip_name:
             between.append((self._realip_name, source_of(client.key)[0]))
-        if query or (request_text and _media_type(request) == _FORM):
-            self._params(query, request, request_text, between)
+        params = _pairs(query) if query else []
+        if request_text and asked.media.is_form:
+            params += _pairs(request_text.encode())
+        if params:
+            self._add_params(params, between)
 
         last: list[Detail] = []
         if request_text:
@@ -140,6 +146,13 @@ class RecordBuilder:
         record.response_bytes = response.wire_body_bytes
         return record
 
+    def _method(self, method: bytes) -> str:
+        """As text; remembered like names."""
+        text = _text(method)
+        if len(self._methods) < MAX_NAMES and len(method) <= MAX_NAME_CHARS:
+            self._methods[method] = text
+        return text
+
     def _noted(self, headers: Headers, prefix: str, names: dict[bytes, str]) -> _Noted:
         """What was noted of headers that were here before, if it was for the same policy; else what is noted now."""
         policy = self._policy
@@ -161,15 +174,11 @@ class RecordBuilder:
             runs.append(run)
             if field.role == COOKIE and policy.has_session_rules and prefix == "request_header:":
                 self._session_fields(_text(field.value), session)
-        noted = _Noted(policy.joined(runs), session, _text(headers.first(HOST)))
+        noted = _Noted(policy.joined(runs), session, headers)
         headers.note = noted
         return noted
 
-    def _params(self, query: bytes, request: Message, request_text: str, details: list[Detail]) -> None:
-        """Those of the query, then those of a form."""
-        params = _pairs(query) if query else []
-        if request_text and _media_type(request) == _FORM:
-            params += _pairs(request_text.encode())
+    def _add_params(self, params: list[tuple[str, str]], details: list[Detail]) -> None:
         if len(params) > MAX_PARAMS:
             self.counters.params_left_out += len(params) - MAX_PARAMS
             del params[MAX_PARAMS:]
@@ -191,7 +200,7 @@ class RecordBuilder:
             if cookie and content and self._policy.copies_session_field(cookie):
                 session.append(("session_field:" + cookie, content))
 
-    def _body(self, message: Message, name: str, partial: set[str]) -> str:
+    def _body(self, message: Message, media: Media, name: str, partial: set[str]) -> str:
         """The body's text; empty when there is none, when it is not text, or when part of it never came."""
         counters = self.counters
         if message.is_damaged:
@@ -199,13 +208,7 @@ class RecordBuilder:
             return ""
         if not message.body:
             return ""
-        decoded = bodies.decode_body(
-            message.body,
-            message.headers.first(CONTENT_ENCODING),
-            message.headers.first(CONTENT_TYPE),
-            self._body_limit_bytes,
-            not message.left_out_bytes,
-        )
+        decoded = bodies.decode_body(message.body, media, self._body_limit_bytes, not message.left_out_bytes)
         counters.bodies[decoded.outcome] += 1
         message.left_out_bytes += decoded.left_out_bytes
         if message.left_out_bytes:
@@ -280,10 +283,6 @@ def _text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def _media_type(message: Message) -> bytes:
-    return message.headers.first(CONTENT_TYPE).partition(b";")[0].strip().lower()
-
-
 def _url_of(request: Message, host: str, client_key: bytes) -> tuple[str, bytes]:
     """The URL without its query, and the query (RFC 9112 section 3.2).
 
@@ -308,10 +307,11 @@ def _pairs(query: bytes) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     # `find` tells without the exception that `in` costs bytes inside.
     if query.isascii() and query.find(b"%") < 0:
-        for text in query.decode().replace("+", " ").split("&", MAX_PARAMS + 1)[: MAX_PARAMS + 1]:
+        for text in query.decode().replace("+", " ").split("&", MAX_PARAMS + 1):
             if text:
                 plain_name, _, plain_value = text.partition("=")
                 pairs.append((plain_name, plain_value))
+        del pairs[MAX_PARAMS + 1 :]
         return pairs
     for field in query.split(b"&", MAX_PARAMS + 1)[: MAX_PARAMS + 1]:
         if field:

@@ -40,6 +40,21 @@ _CHARSET: Final = re.compile(
 _CHARSET_PARAMETER: Final = re.compile(rb";\s*charset\s*=\s*\"?([\w.:+-]{1,40})", re.IGNORECASE)
 
 
+class Media:
+    """What headers say of a body: its content coding, its charset (Python's name for it, empty when none is declared
+    that we decode), whether it calls itself text, whether it is a form.
+    """
+
+    __slots__ = ("charset", "coding", "is_form", "is_text")
+
+    def __init__(self, content_encoding: bytes, content_type: bytes) -> None:
+        media_type = content_type.partition(b";")[0].strip().lower()
+        self.coding = content_encoding
+        self.charset = declared_charset(content_type)
+        self.is_form = media_type == b"application/x-www-form-urlencoded"
+        self.is_text = media_type.startswith(b"text/")
+
+
 @mypyc_attr(acyclic=True)
 class Decoded:
     """`outcome` is one of the constants; `left_out_bytes` were beyond the limit (at least: a bomb is not counted)."""
@@ -52,15 +67,13 @@ class Decoded:
         self.left_out_bytes = left_out_bytes
 
 
-def decode_body(
-    body: bytes | bytearray, content_encoding: bytes, content_type: bytes, limit_bytes: int, is_whole: bool
-) -> Decoded:
+def decode_body(body: bytes | bytearray, media: Media, limit_bytes: int, is_whole: bool) -> Decoded:
     """The text of a body. `is_whole` is False when its end was left out, so that a coding may stop in the middle."""
     if not body:
         return Decoded(OK)
     left_out = 0
-    if content_encoding:
-        codings = [c.strip().lower() for c in content_encoding.split(b",")]
+    if media.coding:
+        codings = [c.strip().lower() for c in media.coding.split(b",")]
         if len(codings) > MAX_CODINGS:
             return Decoded(UNKNOWN_CODING)
         for coding in reversed(codings):
@@ -76,7 +89,7 @@ def decode_body(
                 is_whole = False
             elif not finished and is_whole:
                 return Decoded(DAMAGED_CODING)
-    text = to_text(body, content_type, is_whole)
+    text = to_text(body, media, is_whole)
     return Decoded(BINARY) if text is None else Decoded(OK, text, left_out)
 
 
@@ -135,15 +148,15 @@ def _inflate(body: bytes, wbits: int, limit_bytes: int) -> tuple[bytes, bool]:
     return b"".join(parts), True
 
 
-def to_text(body: bytes | bytearray, content_type: bytes, is_whole: bool) -> str | None:
+def to_text(body: bytes | bytearray, media: Media, is_whole: bool) -> str | None:
     """The body's text, or None when it is not text.
 
     The declared charset is tried first, then UTF-8; what declares itself as text but is neither is read as
     ISO-8859-1, HTTP's old default. A NUL means binary, but in UTF-16 and UTF-32. Of a body whose end was left out,
     a broken last character is left out too.
     """
-    charset = declared_charset(content_type)
-    if not charset and is_whole:
+    charset = media.charset
+    if is_whole and (not charset or charset == "utf-8"):
         try:
             plain = body.decode()
             if plain.find("\0") < 0 and not plain.startswith("\ufeff"):
@@ -155,15 +168,13 @@ def to_text(body: bytes | bytearray, content_type: bytes, is_whole: bool) -> str
         if text is not None and ("\0" not in text):
             return text
     text = _try_decode(body, "utf-8", is_whole)
-    if text is None and (charset or content_type[:5].lower() == b"text/"):
+    if text is None and (charset or media.is_text):
         text = body.decode("iso8859-1")
     return None if text is None or "\0" in text else text.removeprefix("\ufeff")
 
 
 def declared_charset(content_type: bytes) -> str:
     """The charset of a Content-Type as Python's name for it; empty when there is none that we decode."""
-    if content_type.find(b";") < 0:
-        return ""
     match = _CHARSET_PARAMETER.search(content_type)
     if match is None:
         return ""
