@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from vxsniff.call import ndjson
 from vxsniff.call.policy import EMPTIED, MAX_PLANS, MAX_TREATED, PASSED, SAMPLED_OUT, STOPPED, Policy
 from vxsniff.call.rules import parse_rules
 
@@ -92,4 +93,5 @@ def test_joined_runs_are_judged_as_their_parts(verb):
     outcome, kept = at_work.apply(whole)
     assert at_work.outcome([joined]) == outcome
     assert outcome == STOPPED or joined.kept == kept
-    assert json.loads(b"[" + joined.json + b"]") == [list(detail) for detail in joined.kept]
+    joined.came_again()
+    assert json.loads(ndjson.line([joined], ndjson.line_end("x")))[:-1] == [list(detail) for detail in joined.kept]

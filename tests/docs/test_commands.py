@@ -127,7 +127,7 @@ def test_vxsniff_takes_its_own(words, monkeypatch):
         raise Ran
 
     monkeypatch.setattr(cli, "Worker", ran)
-    monkeypatch.setattr(cli, "Supervisor", ran)
+    monkeypatch.setattr("vxsniff.app.supervisor.Supervisor", ran)
     monkeypatch.delenv("SNIFFER_ENGINE", raising=False)
     if arguments in (["--version"], ["--help"]):
         return

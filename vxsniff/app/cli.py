@@ -17,12 +17,9 @@ from vxsniff import __version__
 from vxsniff.app import settings, values
 from vxsniff.app.build import build
 from vxsniff.app.control import ControlError, ask
-from vxsniff.app.doctor import run_doctor
 from vxsniff.app.inherited import Inherited
-from vxsniff.app.metrics import ask_health
 from vxsniff.app.settings import Inputs, Settings, SettingsError
 from vxsniff.app.spool import spool_app
-from vxsniff.app.supervisor import Supervisor, own_command
 from vxsniff.app.table import BY_VARIABLE
 from vxsniff.app.worker import EXIT_NO_CAPTURE, EXIT_OWN, EXIT_USAGE, Worker
 from vxsniff.call.rules import RuleError, RuleSet, parse_rules
@@ -174,6 +171,8 @@ def capture(
     chosen = read_settings()
     _set_up_log(chosen.debug, "" if inherited is None else f"worker {inherited.worker}: ")
     if inherited is None and chosen.workers > 1:
+        from vxsniff.app.supervisor import Supervisor, own_command  # what one command needs, others don't wait for
+
         raise typer.Exit(Supervisor(chosen, read_settings, own_command()).run())
     raise typer.Exit(Worker(chosen, read_settings, inherited).run())
 
@@ -305,6 +304,8 @@ def doctor(
         "SNIFFER_CONTROL_SOCKET": control,
     }
     flags = {name: value for name, value in given.items() if value is not None}
+    from vxsniff.app.doctor import run_doctor
+
     raise typer.Exit(run_doctor(settings.resolve(flags, os.environ, dotenv_values(".env")), seconds))
 
 
@@ -349,6 +350,8 @@ def health(
     address = settings.find_metrics_address(flags, os.environ, dotenv_values(".env"))
     if address is None:
         raise SettingsError("SNIFFER_METRICS_ADDRESS: it is off, so there is no /healthz to ask")
+    from vxsniff.app.metrics import ask_health
+
     answer = ask_health(address.host, address.port)
     print(answer.text)
     raise typer.Exit(0 if answer.is_healthy else 1)

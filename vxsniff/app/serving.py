@@ -10,7 +10,6 @@ from pathlib import Path
 from vxsniff.app import values
 from vxsniff.app.control import ControlError, ControlServer, Handler, listen_at
 from vxsniff.app.ledger import Ledger
-from vxsniff.app.metrics import MetricsServer
 from vxsniff.app.settings import Settings
 from vxsniff.capture.source import CaptureError
 
@@ -24,6 +23,8 @@ def metrics_served(chosen: Settings, look: Callable[[], Ledger], is_healthy: Cal
     if wanted is None or (chosen.engine == values.ENGINE_FILE and not chosen.metrics_asked_for):
         yield
         return
+    from vxsniff.app.metrics import MetricsServer  # where nothing is served, a start does not wait for its libraries
+
     try:
         server = MetricsServer(wanted.host, wanted.port, look, is_healthy)
     except OSError as error:

@@ -7,14 +7,18 @@ import orjson
 from vxsniff.call.policy import Run
 
 
-def line_end(host: str) -> bytes:
-    """How each line ends: the name of the machine that captured the call, and a line break."""
-    return orjson.dumps(("host", host)) + b"]\n"
+def line_end(host: str) -> orjson.Fragment:
+    """The last pair of each line: the name of the machine that captured the call."""
+    return orjson.Fragment(orjson.dumps(("host", host)))
 
 
-def line(runs: list[Run], end: bytes) -> bytes:
+def line(runs: list[Run], end: orjson.Fragment) -> bytes:
     """One call as NDJSON, of runs that a policy has treated."""
-    parts = [run.json for run in runs if run.kept]
-    parts.append(end)
-    parts[0] = b"[" + parts[0]  # the shorter copy: not of the whole
-    return b",".join(parts)
+    members: list[object] = []
+    for run in runs:
+        if run.json is None:
+            members += run.kept
+        elif run.kept:
+            members.append(run.json)  # several members at once: a fragment is written as it is
+    members.append(end)
+    return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)

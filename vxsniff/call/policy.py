@@ -117,10 +117,10 @@ class _Plan:
 @mypyc_attr(acyclic=True)
 class Run:
     """Details that stand together in a call. `stops` when a stop rule catches one of them; `kept` is what the rules
-    left of them once the policy has treated the run.
+    left of them once the policy has treated the run; of one that has come again, `json` is that as members of an array.
     """
 
-    __slots__ = ("_json", "details", "is_idle", "is_treated", "kept", "partial", "policy", "stops")
+    __slots__ = ("details", "is_idle", "is_treated", "json", "kept", "partial", "policy", "stops")
 
     def __init__(self, policy: Policy, details: list[Detail], partial: Set[str], is_idle: bool, stops: bool) -> None:
         self.policy = policy
@@ -130,14 +130,12 @@ class Run:
         self.stops = stops
         self.is_treated = is_idle
         self.kept = details
-        self._json: bytes | None = None
+        self.json: orjson.Fragment | None = None
 
-    @property
-    def json(self) -> bytes:
-        """What was kept, as members of a JSON array; empty when nothing was."""
-        if self._json is None:
-            self._json = orjson.dumps(self.kept)[1:-1]
-        return self._json
+    def came_again(self) -> None:
+        """It is treated, and worth to be written once for all."""
+        if self.json is None:
+            self.json = orjson.Fragment(orjson.dumps(self.kept)[1:-1])
 
 
 class Policy:
@@ -191,19 +189,15 @@ class Policy:
         """Treated runs as one."""
         details: list[Detail] = []
         kept: list[Detail] = []
-        texts: list[bytes] = []
         stops = False
         for run in runs:
             self._treat(run)
             details += run.details
             stops = stops or run.stops
-            if run.kept:
-                kept += run.kept
-                texts.append(run.json)
+            kept += run.kept
         joined = Run(self, details, _NO_NAMES, False, stops)
         joined.is_treated = True
         joined.kept = kept
-        joined._json = b",".join(texts)
         return joined
 
     def outcome(self, runs: list[Run]) -> int:

@@ -158,6 +158,7 @@ class RecordBuilder:
         policy = self._policy
         note = headers.note
         if isinstance(note, _Noted) and note.run.policy is policy:
+            note.run.came_again()
             return note
         runs: list[Run] = []
         session: list[Detail] = []
