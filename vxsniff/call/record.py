@@ -98,9 +98,9 @@ class RecordBuilder:
         request, response = exchange.request, exchange.response
         assert response is not None
         policy = self._policy
-        client = _client_of(flow, exchange.client)
+        client_key = flow.key if exchange.client == 0 else reverse_key(flow.key)
         asked = self._noted(request.headers, "request_header:", self._request_names)
-        url, query = _url_of(request, asked.host, client.key)
+        url, query = _url_of(request, asked.host, client_key)
         first: list[Detail] = [
             ("request_method", self._methods.get(request.method) or self._method(request.method)),
             ("request_url", url),
@@ -113,7 +113,7 @@ class RecordBuilder:
 
         between: list[Detail] = []
         if self._realip_name:
-            between.append((self._realip_name, source_of(client.key)[0]))
+            between.append((self._realip_name, source_of(client_key)[0]))
         params = _pairs(query) if query else []
         if request_text and asked.media.is_form:
             params += _pairs(request_text.encode())
@@ -127,7 +127,7 @@ class RecordBuilder:
             last.append(("response_body", response_text))
         last += asked.session
         if self.call_ids:
-            last.append(("custom_field:call_id", client.call_id(request.start_seq, response.start_seq)))
+            last.append(("custom_field:call_id", call_id(flow, client_key, request.start_seq, response.start_seq)))
         marks = self._marks(exchange, flow)
         if marks:
             last.append(("custom_field:capture", marks))
@@ -239,33 +239,17 @@ class RecordBuilder:
         return ",".join(marks)
 
 
-class _Client:
-    """Who asks on a connection: its side, the key of what it sends, and the first half of its calls' ids."""
+def call_id(flow: Flow, client_key: bytes, request_seq: int, response_seq: int) -> str:
+    """32 hexadecimal digits that are the same in every capture of a call, and in no other call's.
 
-    __slots__ = ("id_start", "key", "side")
-
-    def __init__(self, side: int, key: bytes) -> None:
-        self.side = side
-        self.key = key
-        self.id_start = hashlib.blake2b(key, digest_size=8).hexdigest()
-
-    def call_id(self, request_seq: int, response_seq: int) -> str:
-        """32 hexadecimal digits that are the same in every capture of a call, and in no other call's.
-
-        Made of the endpoints and the sequence numbers of both messages' first bytes, as the packets have them: no time,
-        no VNI, no host. Endpoints come round again, but not with both sequence numbers (RFC 9293 section 3.4.1,
-        RFC 6528).
-        """
-        return self.id_start + (request_seq << 32 | response_seq).to_bytes(8, "big").hex()
-
-
-def _client_of(flow: Flow, side: int) -> _Client:
-    known = flow.note
-    if isinstance(known, _Client) and known.side == side:
-        return known
-    client = _Client(side, flow.key if side == 0 else reverse_key(flow.key))
-    flow.note = client
-    return client
+    Made of the endpoints and the sequence numbers of both messages' first bytes, as the packets have them: no time, no
+    VNI, no host. Endpoints come round again, but not with both sequence numbers (RFC 9293 section 3.4.1, RFC 6528). The
+    half that is the endpoints' is noted with the flow, as who asks on a connection does not change.
+    """
+    start = flow.note
+    if not isinstance(start, str):
+        start = flow.note = hashlib.blake2b(client_key, digest_size=8).hexdigest()
+    return start + (request_seq << 32 | response_seq).to_bytes(8, "big").hex()
 
 
 def _header_name(prefix: str, name: bytes, names: dict[bytes, str]) -> str:

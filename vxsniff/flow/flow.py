@@ -67,20 +67,21 @@ class Flow:
     )
 
     def __init__(self, vni: int, key: bytes, ts_ns: int) -> None:
+        # First what each segment touches.
         self.vni = vni
-        self.vnis: tuple[int, ...] = (vni,)
         self.key = key
+        self.state = HALF_OPEN
+        self.ignored = False
+        self.midstream = False
+        self.last_ns = ts_ns
         self.first = HalfStream()
         self.second = HalfStream()
-        self.client = UNKNOWN  # the side that sent the SYN
-        self.midstream = False
-        self.ignored = False
         self.consumer: Consumer | None = None
         self.note: object = None
+        self.vnis: tuple[int, ...] = (vni,)
+        self.client = UNKNOWN  # the side that sent the SYN
         self.ended = 0  # bit 0, 1: which sides the consumer was told the end of
         self.reset_ns = 0
-        self.last_ns = ts_ns
-        self.state = HALF_OPEN
         self.next_same: Flow | None = None  # another flow between the same endpoints, in another VNI
 
     def half(self, side: int) -> HalfStream:

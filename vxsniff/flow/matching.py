@@ -16,14 +16,14 @@ def is_twin(flow: Flow, segment: Segment) -> bool:
     """Whether the segment's numbers lie in this flow's windows, in both directions where both are known."""
     half = flow.half(0 if segment.key == flow.key else 1)
     peer = flow.half(1 if segment.key == flow.key else 0)
-    if not half.synchronised and not half.held:
+    if not half.synchronised and not half.held_bytes:
         # Nothing known of this direction: only its acknowledgement can tell.
         return segment.flags & ACK != 0 and peer.synchronised and _near(peer, segment.ack)
     if segment.flags & SYN:
         return half.synchronised and half.origin_seq == add(segment.seq, 1)
     if not _near(half, segment.seq):
         return False
-    return not segment.flags & ACK or not (peer.synchronised or peer.held) or _near(peer, segment.ack)
+    return not segment.flags & ACK or not (peer.synchronised or peer.held_bytes) or _near(peer, segment.ack)
 
 
 def is_reused(flow: Flow, segment: Segment) -> bool:

@@ -119,7 +119,7 @@ class FlowTable:
             return
         half = flow.half(side)
         if payload or segment.missing_bytes:
-            if half.synchronised and segment.seq == half.next_seq and not half.held and not segment.missing_bytes:
+            if half.synchronised and segment.seq == half.next_seq and not half.held_bytes and not segment.missing_bytes:
                 self._deliver(flow, side, half, payload, segment.ack, ts_ns)
             else:
                 self._payload(flow, side, half, segment)
@@ -164,12 +164,12 @@ class FlowTable:
         payload = segment.payload
         seq = add(segment.seq, 1) if segment.flags & SYN else segment.seq
         if not half.synchronised:
-            if not half.held and not half.searching and half.fin_pos < 0:
+            if not half.held_bytes and not half.searching and half.fin_pos < 0:
                 half.origin_seq = half.next_seq = seq
-            if half.searching and not half.held and not self._looks_like_start(payload):
+            if half.searching and not half.held_bytes and not self._looks_like_start(payload):
                 self.midstream_bytes += len(payload)
                 return
-            if half.searching and not half.held:
+            if half.searching and not half.held_bytes:
                 half.origin_seq = half.next_seq = seq
         pos = half.position(seq)
         if pos > half.next_pos + WINDOW_BYTES or (not half.synchronised and pos < half.next_pos - WINDOW_BYTES):
@@ -180,7 +180,7 @@ class FlowTable:
             if piece.end <= half.next_pos:
                 self.duplicate_bytes += len(payload)
                 return
-            if pos <= half.next_pos and not half.held:
+            if pos <= half.next_pos and not half.held_bytes:
                 piece, trimmed = trim_front(piece, half.next_pos)
                 self.duplicate_bytes += trimmed
                 self._give(flow, side, half, piece)
@@ -233,7 +233,7 @@ class FlowTable:
                 self._wait(flow)
 
     def _fin(self, flow: Flow, side: int, half: HalfStream, segment: Segment) -> None:
-        if not half.synchronised and not half.held and half.fin_pos < 0:
+        if not half.synchronised and not half.held_bytes and half.fin_pos < 0:
             half.origin_seq = half.next_seq = segment.seq
         pos = half.position(segment.seq) + len(segment.payload) + segment.missing_bytes
         if half.fin_pos < 0 and half.next_pos <= pos <= half.next_pos + WINDOW_BYTES:
@@ -442,7 +442,7 @@ class FlowTable:
     def _skip_hole(self, flow: Flow, side: int, half: HalfStream, now_ns: int) -> None:
         """What lies between the expected byte and the next known one is lost."""
         end = half.hole_end()
-        if end - half.next_pos == 1 and not half.held and half.fin_pos < 0:
+        if end - half.next_pos == 1 and not half.held_bytes and half.fin_pos < 0:
             half.acked_pos = half.next_pos  # a FIN that was lost counts as one acknowledged byte: nothing is missing
             return
         missing = end - half.next_pos

@@ -98,34 +98,46 @@ class HttpConnection(Consumer, Owner):
     __slots__ = (
         "_answer_start",
         "_answering",
+        "_first",
         "_flow",
         "_has_waited",
         "_pairing",
         "_requests",
         "_responses",
+        "_second",
         "_shared",
-        "_streams",
         "_undecided",
         "_unfinished",
     )
 
     def __init__(self, flow: Flow, shared: HttpConnections) -> None:
+        self._first: MessageStream | None = None  # what side 0 sends
+        self._second: MessageStream | None = None
         self._flow = flow
         self._shared = shared
         self._pairing = Pairing()
-        self._streams: list[MessageStream | None] = [None, None]
-        self._undecided: list[bytes] = [b"", b""]
         self._requests = MessageStream(True, self, shared.request_heads, shared.budget, shared.body_limit_bytes)
         self._responses = MessageStream(False, self, shared.response_heads, shared.budget, shared.body_limit_bytes)
-        self._unfinished: list[Exchange] = []  # paired, not yet both whole
         self._answering: Exchange | None = None  # whose response is being read
         self._answer_start = -1  # where the 1xx responses before the final one began
         self._has_waited = False
+        self._unfinished: list[Exchange] = []  # paired, not yet both whole
+        self._undecided: list[bytes] = [b"", b""]
+
+    def _stream(self, side: int) -> MessageStream | None:
+        """What that side sends; None while that is not known."""
+        return self._second if side else self._first
+
+    def _set_stream(self, side: int, messages: MessageStream) -> None:
+        if side:
+            self._second = messages
+        else:
+            self._first = messages
 
     # ---- Consumer
 
     def data(self, side: int, seq: int, ack: int, ts_ns: int, payload: bytes) -> None:
-        messages = self._streams[side]
+        messages = self._stream(side)
         if messages is None:
             messages = self._decide(side, payload)
             if messages is None:
@@ -139,20 +151,20 @@ class HttpConnection(Consumer, Owner):
         messages.data(seq, ack, ts_ns, payload)
 
     def gap(self, side: int, missing_bytes: int, cut: bool, ts_ns: int) -> None:
-        if self._streams[side] is None:
+        if self._stream(side) is None:
             # Lost before it said what it speaks: the role comes from the other side, or from the SYN.
             self._forget_undecided(side)
-            other = self._streams[1 - side]
+            other = self._stream(1 - side)
             if other is self._requests or (other is None and self._flow.client == 1 - side):
-                self._streams[side] = self._responses
+                self._set_stream(side, self._responses)
             elif other is self._responses or self._flow.client == side:
-                self._streams[side] = self._requests
-        messages = self._streams[side]
+                self._set_stream(side, self._requests)
+        messages = self._stream(side)
         if messages is not None:
             messages.gap(missing_bytes, cut, ts_ns)
 
     def end(self, side: int, ts_ns: int) -> None:
-        messages = self._streams[side]
+        messages = self._stream(side)
         if messages is not None:
             messages.end(ts_ns)
 
@@ -182,7 +194,7 @@ class HttpConnection(Consumer, Owner):
             messages = self._requests
         elif kind == sniff.RESPONSE:
             messages = self._responses
-        if messages is None or self._streams[1 - side] is messages:
+        if messages is None or self._stream(1 - side) is messages:
             counters = self._shared.counters
             if kind == sniff.TLS:
                 counters.tls_flows += 1
@@ -192,7 +204,7 @@ class HttpConnection(Consumer, Owner):
                 counters.other_flows += 1
             self._ignore()
             return None
-        self._streams[side] = messages
+        self._set_stream(side, messages)
         if self._flow.half(side).midstream:
             self._pairing.responses_lost()
         return messages
@@ -267,7 +279,7 @@ class HttpConnection(Consumer, Owner):
             self._give_up(1)
             self._pairing.responses_lost()
         exchange = self._pairing.request(message)
-        exchange.client = 0 if self._streams[0] is self._requests else 1
+        exchange.client = 0 if self._first is self._requests else 1
         exchange.upgrade = message.headers.upgrade or message.method == b"CONNECT"
         exchange.expects_continue = message.headers.expects_continue
         shared.unanswered.setdefault(self, message.start_ns)

@@ -109,22 +109,23 @@ class MessageStream:
     def __init__(
         self, is_request: bool, owner: Owner, reader: HeadReader, budget: Budget, body_limit_bytes: int
     ) -> None:
+        # Small things stand together: compiled, they then share a word.
         self._is_request = is_request
+        self.blocked = False
+        self.start_may_follow = False
+        self._head_waits = False  # it was read, and its owner does not know yet what follows it
+        self._line_checked = False
+        self._state = START
+        self.message: Message | None = None
+        self._remaining = 0
+        self._buffer: bytearray | None = None  # of a head that came in parts
+        self._chunks: ChunkedDecoder | None = None
+        self._last_headers = NO_HEADERS  # the next are likely to be the same
+        self._seen_messages = 0
         self._owner = owner
         self._heads = reader
         self._budget = budget
         self._body_limit_bytes = body_limit_bytes
-        self._state = START
-        self._buffer = bytearray()
-        self._last_headers = NO_HEADERS  # the next are likely to be the same
-        self._head_waits = False  # it was read, and its owner does not know yet what follows it
-        self._line_checked = False
-        self._remaining = 0
-        self._chunks: ChunkedDecoder | None = None
-        self._seen_messages = 0
-        self.message: Message | None = None
-        self.blocked = False
-        self.start_may_follow = False
         self.backlog: deque[tuple[int, int, int, int, bytes]] | None = None  # few streams ever need one
         self._backlog_bytes = 0
         self.skipped_bytes = 0
@@ -210,7 +211,7 @@ class MessageStream:
             message.lose_body(1, True)  # how much is missing was never said
             self._complete(message.end_seq, message.end_ns)
         else:
-            self.skipped_bytes += len(self._buffer)  # a head that stopped in the middle
+            self.skipped_bytes += len(self._buffer or b"")  # a head that stopped in the middle
             self._drop_buffer()
             self.message = None
 
@@ -265,7 +266,7 @@ class MessageStream:
 
     def _read_head(self, seq: int, ts_ns: int, data: bytes, pos: int) -> int:
         buffer = self._buffer
-        if not buffer:
+        if buffer is None:
             end = self._read_known_head(seq, ts_ns, data, pos) if self._last_headers.block else 0
             if end > 0:
                 return end
@@ -273,9 +274,8 @@ class MessageStream:
             if end > 0:
                 self._parse_head(data[pos:end] if pos or end != len(data) else data, add(seq, end), ts_ns)
                 return end
-            old = 0
-        else:
-            old = len(buffer)
+            buffer = self._buffer = bytearray()
+        old = len(buffer)
         rest = data[pos:] if pos else data
         if not self._budget.charge(len(rest)):
             self._fail()
@@ -303,13 +303,14 @@ class MessageStream:
 
     def _first_line_fits(self) -> bool:
         """Looks once, as soon as it is here, whether the first line is a start line at all."""
-        if self._line_checked:
+        buffer = self._buffer
+        if self._line_checked or buffer is None:
             return True
-        line_end = self._buffer.find(b"\n")
+        line_end = buffer.find(b"\n")
         if line_end < 0:
-            return len(self._buffer) <= sniff.MAX_FIRST_LINE_BYTES
+            return len(buffer) <= sniff.MAX_FIRST_LINE_BYTES
         self._line_checked = True
-        line = bytes(self._buffer[:line_end])
+        line = bytes(buffer[:line_end])
         return sniff.split_request_line(line) is not None if self._is_request else sniff.is_status_line(line)
 
     def _parse_head(self, data: bytes, end_seq: int, ts_ns: int) -> None:
@@ -461,9 +462,9 @@ class MessageStream:
             self._owner.boundary_lost(self._is_request, None)
 
     def _drop_buffer(self) -> None:
-        if self._buffer:
+        if self._buffer is not None:
             self._budget.release(len(self._buffer))
-            self._buffer = bytearray()
+            self._buffer = None
 
     def _defer(self, kind: int, seq: int, ack: int, ts_ns: int, data: bytes) -> None:
         size = len(data) + DEFERRED_OVERHEAD_BYTES
