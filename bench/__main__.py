@@ -76,7 +76,7 @@ def _machine() -> dict[str, str]:
 def _figures(folder: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for shape in traffic.SHAPES:
-        datagrams = offline.load(folder / f"{shape}.vxlan.pcap")[:PACKETS]
+        datagrams = offline.load(folder / f"{shape}.vxlan.pcap", PACKETS)
         of_rules = {}
         for rules in offline.RULES if shape == "api" else ("debug",):
             of_rules[rules] = {**offline.stages(datagrams, rules), "calls_per_s": offline.whole(datagrams, rules)}

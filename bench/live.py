@@ -35,6 +35,8 @@ FIRST_RATE = 20_000.0
 STEP = 1.5
 HALVINGS = 3
 LOSS = 0.001
+PACKETS = 200_000
+"""Of the capture, at most; it is sent again as often as it takes, each time of other clients."""
 DELAY_SECONDS = 6.0
 _CLIENT = socket.inet_aton("10.99.0.1")
 _COLLECTOR = """
@@ -290,7 +292,7 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     chosen = parser.parse_args()
     wanted = int(chosen.rate * chosen.seconds)
-    captured = [data for data, _ in offline.load(chosen.path)][:wanted]
+    captured = [data for data, _ in offline.load(chosen.path, min(wanted, PACKETS))]
     datagrams = list(captured)
     for turn in range(1, -(-wanted // len(captured))):
         datagrams += [of_client(data, turn) for data in captured]

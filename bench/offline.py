@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import resource
 import shutil
@@ -34,10 +35,10 @@ REPEATS = 3
 BATCH_BYTES = 512 * 1024
 
 
-def load(path: Path) -> list[tuple[bytes, int]]:
-    """The mirrored datagrams of a VXLAN capture file of `bench.traffic`, and their times."""
+def load(path: Path, most: int | None = None) -> list[tuple[bytes, int]]:
+    """The mirrored datagrams of a VXLAN capture file of `bench.traffic`, and their times; at most so many."""
     with open(path, "rb") as file:
-        return [(frame.data[42:], frame.ts_ns) for frame in read_frames(file)]
+        return [(frame.data[42:], frame.ts_ns) for frame in itertools.islice(read_frames(file), most)]
 
 
 class _Nothing(Consumer):

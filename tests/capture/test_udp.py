@@ -61,7 +61,7 @@ def test_one_step_takes_a_bounded_number(source):
 
 
 def test_datagrams_that_the_kernel_drops_are_counted(source):
-    inner = next(iter(source._sockets.values()))[0]
+    inner = source._sockets[0]
     inner.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     for _ in range(100):
         send(source, b"x" * 1000, "127.0.0.1")
@@ -134,7 +134,7 @@ def test_loss_and_what_is_left_out_are_told_apart():
     source = UdpSource("127.0.0.1", [Port(free_port())], Kept(got), (VniFilter([5]), frozenset()))
     source.got = got
     try:
-        next(iter(source._sockets.values()))[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        source._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for _ in range(50):
             send(source, data() + bytes(900), "127.0.0.1")
             send(source, bare_ack(), "127.0.0.1")

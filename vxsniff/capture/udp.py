@@ -22,10 +22,10 @@ from typing import Final, NamedTuple
 from vxsniff.capture import cbpf
 from vxsniff.capture.drops import DropCounter
 from vxsniff.capture.kernel import NOTHING, vxlan_filter
+from vxsniff.capture.reader import reader_of
 from vxsniff.capture.source import CaptureError, Note, Receiver
 from vxsniff.wire.vxlan import VniFilter
 
-MAX_DATAGRAM_BYTES: Final = 65_535
 RECEIVE_BUFFER_BYTES: Final = 64 * 1024 * 1024
 BATCH_DATAGRAMS: Final = 512
 """At most so many datagrams are taken before control is given back."""
@@ -85,7 +85,7 @@ class UdpSource:
         self.now_ns = Clock().now_ns
         self._tunnels = [port.tunnel for port in ports]
         self._poll = select.poll() if hasattr(select, "poll") else None
-        self._sockets: dict[int, tuple[socket.socket, Handler]] = {}
+        self._sockets: list[socket.socket] = []
         self._owns = not inherited
         self._drops = DropCounter()
         self._notes: list[Note] = []
@@ -100,8 +100,10 @@ class UdpSource:
             for one in bound:
                 one.close()
             raise
-        for one, tunnel in zip(bound, self._tunnels, strict=True):
-            self._sockets[one.fileno()] = (one, _handler(receiver, tunnel))
+        self._sockets = bound
+        self._readers = [reader_of(one) for one in bound]
+        self.use(receiver)
+        for one in bound:
             if self._poll is not None:
                 self._poll.register(one, select.POLLIN)
         self.addresses: list[tuple[str, int]] = [one.getsockname()[:2] for one in bound]
@@ -125,44 +127,43 @@ class UdpSource:
         if not self._drops.can_tell:
             return  # without it what is left out would look like loss
         program = vxlan_filter(vnis, ports)
-        for tunnel, (bound, _) in zip(self._tunnels, self._sockets.values(), strict=True):
+        for tunnel, bound in zip(self._tunnels, self._sockets, strict=True):
             if tunnel == VXLAN:
                 self._drops.is_filtered = attach(bound, program) or self._drops.is_filtered
 
     def want_all(self) -> None:
-        for bound, _ in self._sockets.values():
+        for bound in self._sockets:
             with contextlib.suppress(OSError):  # there was none
                 cbpf.detach_filter(bound)
 
     def shut_out(self) -> None:
         if not self._owns:
-            shut_out([bound for bound, _ in self._sockets.values()])
+            shut_out(self._sockets)
 
     def use(self, receiver: Receiver) -> None:
-        for tunnel, (fd, (bound, _)) in zip(self._tunnels, list(self._sockets.items()), strict=True):
-            self._sockets[fd] = (bound, _handler(receiver, tunnel))
+        handlers = [_handler(receiver, tunnel) for tunnel in self._tunnels]
+        self._ways = list(zip(self._readers, handlers, strict=True))
 
     def wait(self, timeout_ms: int) -> bool:
         """Waits until something may be read; False when the time is over first."""
         if self._poll is not None:
             return bool(self._poll.poll(timeout_ms))
-        return bool(select.select(list(self._sockets), [], [], timeout_ms / 1000)[0])
+        return bool(select.select(self._sockets, [], [], timeout_ms / 1000)[0])
 
     def receive(self) -> int:
         """Gives what has arrived to the handlers, at most BATCH_DATAGRAMS a socket; returns how many those were."""
         count = 0
         now_ns = self.now_ns
-        for bound, handler in self._sockets.values():
-            recv = bound.recv
-            try:
-                for _ in range(BATCH_DATAGRAMS):
-                    data = recv(MAX_DATAGRAM_BYTES)
-                    count += 1
-                    handler(data, now_ns())
-            except BlockingIOError:
-                pass
-            except ConnectionError:
-                pass  # an ICMP error that someone sent us; a receiver has nobody to be refused by
+        for reader, handler in self._ways:
+            end = count + BATCH_DATAGRAMS
+            while count < end:
+                batch = reader.read()
+                ts_ns = now_ns()
+                for data in batch:
+                    handler(data, ts_ns)
+                count += len(batch)
+                if len(batch) < reader.at_once:
+                    break
         return count
 
     @property
@@ -178,9 +179,10 @@ class UdpSource:
     def close(self) -> None:
         self._drops.stop()
         if self._owns:
-            for bound, _ in self._sockets.values():
+            for bound in self._sockets:
                 bound.close()
-        self._sockets = {}
+        self._sockets = []
+        self._ways = []
 
 
 def _handler(receiver: Receiver, tunnel: str) -> Handler:
