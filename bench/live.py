@@ -81,7 +81,7 @@ def run(folder: Path, compiled: str | None) -> dict[str, Any]:
     found["workers"] = _highest(path, fastest, "--workers", "2", cores="0,1")
     with _nginx(folder) as url:
         found["posted"] = _highest(path, fastest, url=url)
-    found["filter"] = filtered(folder, fastest)
+    found["filter"] = {shape: filtered(folder, fastest, shape) for shape in (traffic.THINK, traffic.SLOW)}
     return found
 
 
@@ -146,6 +146,7 @@ def _step(path: Path, tree: Path, rate: float, url: str, cores: str, options: Se
         try:
             sent = _send(path, port, rate, SECONDS)
             time.sleep(1.0)
+            peak = offline.peak_mib(process.pid)
             process.send_signal(signal.SIGTERM)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -162,7 +163,7 @@ def _step(path: Path, tree: Path, rate: float, url: str, cores: str, options: Se
         "calls_per_s": calls / sent["sent"] * sent["sent_per_s"],
         "gbit_per_s": sent["bytes"] * 8 / sent["seconds"] / 1e9,
         "cpu_us_per_call": (usage.ru_utime + usage.ru_stime) / max(1, calls) * 1e6,
-        "peak_mib": usage.ru_maxrss / 1024,
+        "peak_mib": peak,
     }
 
 
@@ -207,9 +208,9 @@ def _delay(path: Path, tree: Path, rate: float) -> dict[str, float]:
     return {"median": ordered[49], "p99": ordered[98], "calls": len(delays)}
 
 
-def filtered(folder: Path, tree: Path) -> dict[str, Any]:
-    """Calls with 50 ms between them, with and without the kernel's filter: packets that reach Python, and the calls."""
-    path = folder / f"{traffic.THINK}.vxlan.pcap"
+def filtered(folder: Path, tree: Path, shape: str) -> dict[str, Any]:
+    """Calls with time between them, with and without the kernel's filter: packets that reach Python, and the calls."""
+    path = folder / f"{shape}.vxlan.pcap"
     count = len(offline.load(path))
     found: dict[str, Any] = {}
     lines: dict[str, set[bytes]] = {}
@@ -266,14 +267,14 @@ def show(found: dict[str, Any]) -> None:
             f"{title}: {best['sent_per_s']:,.0f} packets/s, {best['calls_per_s']:,.0f} calls/s, "
             f"{best['gbit_per_s']:.2f} Gbit/s, {best['cpu_us_per_call']:.1f} us a call"
         )
-    rows = found["filter"]
-    for name in ("filter", "no filter"):
-        row = rows[name]
-        print(
-            f"50 ms between calls, {name}: {row['frames']:,} packets reach Python for {row['calls']:,} calls, "
-            f"{row['cpu_us_per_call']:.0f} us a call"
-        )
-    print(f"the lines are {'the same' if rows['same_lines'] else 'NOT the same'}")
+    for shape, rows in found["filter"].items():
+        for name in ("filter", "no filter"):
+            row = rows[name]
+            print(
+                f"{shape}, {name}: {row['frames']:,} packets reach Python for {row['calls']:,} calls, "
+                f"{row['cpu_us_per_call']:.0f} us a call"
+            )
+        print(f"the lines are {'the same' if rows['same_lines'] else 'NOT the same'}")
     print(f"a bare loop that only receives: {found['floor']['us_per_datagram']:.2f} us a datagram")
 
 

@@ -1,8 +1,9 @@
 """Traffic of real programs (nginx and wrk over a veth pair), captured once a run, bare and as a mirror sends it.
 
 Shapes: `api` keep-alive JSON calls, half of them POST; `close` the same, a connection for each; `bulk` bodies of 200 KB
-to 1 MB, gzip and chunked; `mix` all three at once; `think` is `api` with 50 ms between calls. Needs root, iproute2,
-ethtool, nginx, wrk and tcpdump.
+to 1 MB, gzip and chunked; `mix` all three at once; `think` is `api` with 50 ms between calls; `slow` is the same over
+jumbo frames, as in a VPC, of a server that takes 50 ms to answer as well. Needs root, iproute2, ethtool, nginx, wrk and
+tcpdump.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from vxsniff.capture.file import read_frames
 
 SHAPES = ("api", "close", "bulk", "mix")
 THINK = "think"
-SECONDS = {"api": 6.0, "close": 1.5, "bulk": 1.0, "mix": 2.0, THINK: 4.0}
+SLOW = "slow"
+SECONDS = {"api": 6.0, "close": 1.5, "bulk": 1.0, "mix": 2.0, THINK: 4.0, SLOW: 4.0}
 VNI = 123
 _WORDS = (
     *("red", "green", "blue", "small", "large", "round", "square", "wooden"),
@@ -34,9 +36,14 @@ http {{
   default_type application/json; access_log off; keepalive_requests 1000000; gzip_min_length 200; gzip_comp_level 1;
   gzip_types application/json; client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2;
   fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  limit_req_zone $connection zone=each:10m rate=10r/s;
   server {{ listen 80; root {folder}/www; error_page 405 =200 $uri;
     location /items/ {{ gzip off; }}
     location /bulk/ {{ gzip on; }}
+  }}
+  server {{ listen 81; root {folder}/www; error_page 405 =200 $uri;
+    limit_req zone=each burst=10;  # a request that comes 50 ms after the answer waits for 50 ms
+    location /items/ {{ gzip off; }}
   }}
 }}
 """
@@ -56,7 +63,7 @@ end
 """
 
 
-def make(folder: Path, shapes: tuple[str, ...] = (*SHAPES, THINK)) -> None:
+def make(folder: Path, shapes: tuple[str, ...] = (*SHAPES, THINK, SLOW)) -> None:
     """Writes SHAPE.pcap and SHAPE.vxlan.pcap for each shape that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [shape for shape in shapes if not (folder / f"{shape}.vxlan.pcap").exists()]
@@ -64,13 +71,15 @@ def make(folder: Path, shapes: tuple[str, ...] = (*SHAPES, THINK)) -> None:
         return
     with Namespaces() as net:
         net.add("cli", "srv")
-        net.veth("cli", "c0", "srv", "s0")
+        net.veth("cli", "c0", "srv", "s0", 9001)
         net.address("cli", "c0", "10.99.0.1/24")
         net.address("srv", "s0", "10.99.0.2/24")
         for name, device in (("cli", "c0"), ("srv", "s0")):
             net.no_offloading(name, device)
         _serve(net, folder)
         for shape in missing:
+            for name, device in (("cli", "c0"), ("srv", "s0")):
+                net.ip(name, "link", "set", device, "mtu", "9001" if shape == SLOW else "1500")
             _capture(net, folder, shape)
             wrap(folder / f"{shape}.pcap", folder / f"{shape}.vxlan.pcap")
 
@@ -106,7 +115,7 @@ def _serve(net: Namespaces, folder: Path) -> None:
 
 def _capture(net: Namespaces, folder: Path, shape: str) -> None:
     path = folder / f"{shape}.pcap"
-    command = ("tcpdump", "-i", "s0", "-w", str(path), "-s", "0", "-B", "262144", "-n", "tcp port 80")
+    command = ("tcpdump", "-i", "s0", "-w", str(path), "-s", "0", "-B", "262144", "-n", "tcp portrange 80-81")
     dump = net.start("srv", *command, stderr=subprocess.PIPE)
     assert dump.stderr is not None
     while b"listening" not in dump.stderr.readline():
@@ -119,10 +128,21 @@ def _capture(net: Namespaces, folder: Path, shape: str) -> None:
         script.write_text(
             _SCRIPT.format(shape=part, connection=connection, coding="gzip" if part == "bulk" else "identity")
         )
-        if part == THINK:
+        if part in (THINK, SLOW):
             script.write_text(script.read_text() + "delay = function() return 50 end\n")
-        connections = {"bulk": 4, THINK: 200}.get(part, 20)
-        command = ("wrk", "-t", "1", "-c", str(connections), "-d", "30s", "-s", str(script), "http://10.99.0.2/")
+        connections = {"bulk": 4, THINK: 200, SLOW: 200}.get(part, 20)
+        command = (
+            "wrk",
+            "-t",
+            "1",
+            "-c",
+            str(connections),
+            "-d",
+            "30s",
+            "-s",
+            str(script),
+            f"http://10.99.0.2:{81 if part == SLOW else 80}/",
+        )
         clients.append(net.start("cli", *command, stdout=subprocess.DEVNULL))
     time.sleep(SECONDS[shape])
     for client in clients:
