@@ -1,9 +1,12 @@
 """Heads through llhttp: what is read, and how the body's end is known."""
 
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.builders import CLIENT, SERVER, Conversation, Endpoint, Play, answer, get
 from vxsniff.http import head as heads
 from vxsniff.http.budget import Budget
 from vxsniff.http.head import HeadReader
@@ -245,3 +248,23 @@ def test_what_is_kept_of_heads_is_bounded_in_bytes():
     assert reader.read(b"HTTP/1.1 200 OK\r\nX-Id: %05000d\r\n\r\n" % 0, message())
     assert max(map(len, reader._lines)) <= heads.MAX_LINE_BYTES
     assert max(map(len, reader._blocks)) <= heads.MAX_BLOCK_BYTES
+
+
+def test_a_connection_that_waits_holds_nothing_of_its_last_head():
+    """Or many connections would hold more than any bound counts."""
+    play = Play()
+    conversation = Conversation(Endpoint("10.0.0.1", 40000), Endpoint("10.0.0.2", 80))
+    play.frames(conversation.open())
+    for _ in range(3):
+        play.frames(conversation.send(CLIENT, get("/", "X-Unique: of this connection")))
+        play.frames(conversation.send(SERVER, answer(b"x")))
+    http = play.pipeline.http
+    kept = [*http.request_heads._blocks.values(), *http.response_heads._blocks.values()]
+    assert len(kept) == 2
+    for reader in (http.request_heads, http.response_heads):
+        reader._blocks.clear()
+        reader._recent.clear()
+        reader._lines.clear()
+    while kept:
+        headers = kept.pop()
+        assert sys.getrefcount(headers) <= 2, "others than this test know it"

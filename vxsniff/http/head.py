@@ -54,6 +54,7 @@ class HeadReader:
         self._lines_bytes = 0
         self._blocks: dict[bytes, Headers] = {}
         self._blocks_bytes = 0
+        self._recent: dict[int, Headers] = {}  # the block of each length that came last
         self._seen: set[int] = set()  # hashes of blocks that came once: a second time they are worth keeping
         self._statuses: dict[bytes, int] = {}
 
@@ -69,22 +70,19 @@ class HeadReader:
                     return True
         return read_request(data, message) if self._is_request else read_response(data, message)
 
-    def read_known(self, data: bytes, pos: int, last: Headers, message: Message) -> int:
-        """Reads the head at `pos` if its first line is plain and the same block as last time follows, or a known one of
-        that length: then its end is known without a look for it. Where that is; 0, and nothing is said of the head,
-        otherwise.
+    def read_known(self, data: bytes, pos: int, block_bytes: int, message: Message) -> int:
+        """Reads the head at `pos` if its first line is plain and a known block of that length follows: then its end is
+        known without a look for it. Where that is; 0, and nothing is said of the head, otherwise.
         """
         line_end = data.find(b"\r\n", pos)
         if line_end <= pos:
             return 0
-        block_bytes = len(last.block)
-        if data.startswith(last.block, line_end):
-            headers = last
-        else:
-            known = self._blocks.get(data[line_end : line_end + block_bytes])
-            if known is None:
+        headers = self._recent.get(block_bytes)  # most likely it is the same, and need not be cut out and hashed
+        if headers is None or not data.startswith(headers.block, line_end):
+            headers = self._blocks.get(data[line_end : line_end + block_bytes])
+            if headers is None:
                 return 0
-            headers = known
+            self._recent[block_bytes] = headers
         line = data[pos:line_end]
         if not (_request_line(line, message) if self._is_request else self._status_line(line, message)):
             return 0
@@ -193,6 +191,7 @@ class HeadReader:
             return
         if len(self._blocks) >= MAX_BLOCKS or self._blocks_bytes + len(block) > MAX_KEPT_BYTES:
             self._blocks.clear()
+            self._recent.clear()
             self._blocks_bytes = 0
         self._blocks[block] = headers
         headers.block = block

@@ -25,7 +25,6 @@ from vxsniff.http import sniff
 from vxsniff.http.budget import Budget
 from vxsniff.http.chunked import ChunkedDecoder
 from vxsniff.http.head import HeadReader
-from vxsniff.http.headers import NO_HEADERS
 from vxsniff.http.message import Message
 
 MAX_HEAD_BYTES: Final = 131_072
@@ -86,6 +85,7 @@ class MessageStream:
 
     __slots__ = (
         "_backlog_bytes",
+        "_block_bytes",
         "_body_limit_bytes",
         "_budget",
         "_buffer",
@@ -93,7 +93,6 @@ class MessageStream:
         "_head_waits",
         "_heads",
         "_is_request",
-        "_last_headers",
         "_line_checked",
         "_owner",
         "_remaining",
@@ -120,7 +119,7 @@ class MessageStream:
         self._remaining = 0
         self._buffer: bytearray | None = None  # of a head that came in parts
         self._chunks: ChunkedDecoder | None = None
-        self._last_headers = NO_HEADERS  # the next are likely to be the same
+        self._block_bytes = 0  # of the last headers that were known: the next are likely to be the same
         self._seen_messages = 0
         self._owner = owner
         self._heads = reader
@@ -267,7 +266,7 @@ class MessageStream:
     def _read_head(self, seq: int, ts_ns: int, data: bytes, pos: int) -> int:
         buffer = self._buffer
         if buffer is None:
-            end = self._read_known_head(seq, ts_ns, data, pos) if self._last_headers.block else 0
+            end = self._read_known_head(seq, ts_ns, data, pos) if self._block_bytes else 0
             if end > 0:
                 return end
             end = head_end(data, pos)
@@ -296,7 +295,7 @@ class MessageStream:
     def _read_known_head(self, seq: int, ts_ns: int, data: bytes, pos: int) -> int:
         message = self.message
         assert message is not None
-        end = self._heads.read_known(data, pos, self._last_headers, message)
+        end = self._heads.read_known(data, pos, self._block_bytes, message)
         if end > 0:
             self._head_was_read(message, end - pos, add(seq, end), ts_ns)
         return end
@@ -325,7 +324,7 @@ class MessageStream:
         if not message.charge_head(size):
             self._fail()
             return
-        self._last_headers = message.headers
+        self._block_bytes = len(message.headers.block)
         self._seen_messages += 1
         message.end_seq = end_seq
         message.end_ns = ts_ns
