@@ -30,17 +30,42 @@ SAMPLED_OUT: Final = 2
 EMPTIED: Final = 3
 
 MAX_PLANS: Final = 4096
-MAX_TREATED: Final = 1024
-"""How many values of a name are remembered with what the rules made of them."""
+MAX_TREATED: Final = 4096
+"""How many values are remembered with what the rules made of them, of all names together."""
 MAX_TREATED_CHARS: Final = 256
 
 _NO_NAMES: Final[Set[str]] = frozenset()
+
+
+class _Treated:
+    """What rules made of values, for all plans that share it."""
+
+    __slots__ = ("_count", "_of_plans")
+
+    def __init__(self) -> None:
+        self._of_plans: list[dict[str, str]] = []
+        self._count = 0
+
+    def for_plan(self) -> dict[str, str]:
+        """A plan's share, in which it looks values up."""
+        values: dict[str, str] = {}
+        self._of_plans.append(values)
+        return values
+
+    def remember(self, values: dict[str, str], value: str, treated: str) -> None:
+        if self._count >= MAX_TREATED:
+            for of_plan in self._of_plans:
+                of_plan.clear()
+            self._count = 0
+        self._count += 1
+        values[value] = treated
 
 
 class _Plan:
     """What the rules do to details of one name."""
 
     __slots__ = (
+        "_memory",
         "_treated",
         "is_idle",
         "is_stopped",
@@ -53,7 +78,7 @@ class _Plan:
         "stop_unless",
     )
 
-    def __init__(self, name: str, rules: RuleSet) -> None:
+    def __init__(self, name: str, rules: RuleSet, memory: _Treated) -> None:
         def concerning(verb: str) -> list[Rule]:
             found = rules.by_verb.get(verb, ())
             return [r for r in found if r.scope is not None and r.scope.matches(name, otherwise=True)]
@@ -75,7 +100,8 @@ class _Plan:
             (*self.stop_if, *self.stop_unless, *self.remove_unless, *self.remove_if, self.replacements)
         )
         self.is_idle = not (self.is_stopped or self.removes or self.looks_at_values)
-        self._treated: dict[str, str] = {}
+        self._memory = memory
+        self._treated: dict[str, str] | None = None
 
     def stops(self, value: str) -> bool:
         found, matched = self.stop_if
@@ -91,12 +117,13 @@ class _Plan:
             return ""
         if len(value) > MAX_TREATED_CHARS:
             return self._treat(value)
-        treated = self._treated.get(value)
+        values = self._treated
+        if values is None:
+            values = self._treated = self._memory.for_plan()
+        treated = values.get(value)
         if treated is None:
             treated = self._treat(value)
-            if len(self._treated) >= MAX_TREATED:
-                self._treated.clear()
-            self._treated[value] = treated
+            self._memory.remember(values, value, treated)
         return treated
 
     def _treat(self, value: str) -> str:
@@ -145,6 +172,7 @@ class Policy:
         self.rules = rules
         self._draw = draw
         self._plans: dict[str, _Plan] = {}
+        self._memory = _Treated()
         self._unless = (rules.by_verb.get("stop_unless_found", []), rules.by_verb.get("stop_unless", []))
         self._asks_unless = any(self._unless)
         self._session = [r.pattern for r in rules.by_verb.get("copy_session_field", ()) if r.pattern is not None]
@@ -154,9 +182,10 @@ class Policy:
         """The plan of a name."""
         plan = self._plans.get(name)
         if plan is None:
-            plan = _Plan(name, self.rules)
             if len(self._plans) < MAX_PLANS:
-                self._plans[name] = plan
+                plan = self._plans[name] = _Plan(name, self.rules, self._memory)
+            else:
+                plan = _Plan(name, self.rules, _Treated())
         return plan
 
     def copies_session_field(self, name: str) -> bool:
