@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vxsniff.call import ndjson
-from vxsniff.call.policy import EMPTIED, MAX_PLANS, MAX_TREATED, PASSED, SAMPLED_OUT, STOPPED, Policy
+from vxsniff.call.policy import EMPTIED, MAX_NAME_CHARS, MAX_PLANS, MAX_TREATED, PASSED, SAMPLED_OUT, STOPPED, Policy
 from vxsniff.call.rules import parse_rules
 
 
@@ -49,6 +49,9 @@ def test_names_are_remembered_to_a_bound_only():
         at_work.apply([(f"request_param:p{number}", "x")])
     assert len(at_work._plans) == MAX_PLANS
     assert at_work.apply([("request_param:secret-new", "x")]) == (EMPTIED, [])
+    fresh = policy("/request_param:secret.*/ remove")
+    assert fresh.apply([("request_param:secret" + "x" * MAX_NAME_CHARS, "x")]) == (EMPTIED, [])
+    assert not fresh._plans
 
 
 def test_session_fields_are_chosen_by_name():

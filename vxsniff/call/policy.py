@@ -30,6 +30,8 @@ SAMPLED_OUT: Final = 2
 EMPTIED: Final = 3
 
 MAX_PLANS: Final = 4096
+MAX_NAME_CHARS: Final = 256
+"""Longer names are not remembered."""
 MAX_TREATED: Final = 4096
 """How many values are remembered with what the rules made of them, of all names together."""
 MAX_TREATED_CHARS: Final = 256
@@ -182,7 +184,7 @@ class Policy:
         """The plan of a name."""
         plan = self._plans.get(name)
         if plan is None:
-            if len(self._plans) < MAX_PLANS:
+            if len(self._plans) < MAX_PLANS and len(name) <= MAX_NAME_CHARS:
                 plan = self._plans[name] = _Plan(name, self.rules, self._memory)
             else:
                 plan = _Plan(name, self.rules, _Treated())
@@ -193,7 +195,7 @@ class Policy:
         copies = self._copied.get(name)
         if copies is None:
             copies = any(p.matches(name, otherwise=False) for p in self._session)
-            if len(self._copied) < MAX_PLANS:
+            if len(self._copied) < MAX_PLANS and len(name) <= MAX_NAME_CHARS:
                 self._copied[name] = copies
         return copies
 

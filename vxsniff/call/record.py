@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from mypy_extensions import mypyc_attr
 
-from vxsniff.call.policy import Detail, Policy, Run
+from vxsniff.call.policy import MAX_NAME_CHARS, Detail, Policy, Run
 from vxsniff.flow.flow import Flow
 from vxsniff.http import body as bodies
 from vxsniff.http.body import Media
@@ -26,7 +26,6 @@ from vxsniff.wire.segment import reverse_key, source_of
 
 MAX_PARAMS: Final = 1000
 MAX_NAMES: Final = 4096
-MAX_NAME_CHARS: Final = 256
 
 
 @mypyc_attr(acyclic=True)
