@@ -2,9 +2,10 @@
 
 On Linux the kernel leaves out what nobody wants (`vxsniff.capture.kernel`).
 
-A datagram is read whole (65 535 bytes): a jumbo frame must not be cut. The plain `recv` costs half of `recvfrom` and
-`recvmsg`; so the sender's address and the kernel's timestamps are not asked for, and a datagram's time is when it was
-read. That clock is the wall clock's at start, carried on by one that never steps: capture times never run backwards.
+A datagram is read whole (65 535 bytes): a jumbo frame must not be cut. The sender's address and the kernel's timestamps
+cost as much again, so they are not asked for, and a datagram's time is when it was read, with what was there besides
+(`vxsniff.capture.reader`). That clock is the wall clock's at start, carried on by one that never steps: capture times
+never run backwards.
 """
 
 from __future__ import annotations
