@@ -140,6 +140,13 @@ def test_a_record_of_impossible_size_is_damage_not_memory():
         frames_of(data)
 
 
+def test_a_time_that_no_clock_shows_is_damage():
+    frame = packet(0, 2**64 - 1, b"x")
+    for data in (section() + interface(1) + frame, section() + interface(1, 9, offset_s=2**40) + packet(0, 1, b"x")):
+        with pytest.raises(DamagedFile, match="impossible time"):
+            frames_of(data)
+
+
 def test_any_damage_ends_in_one_kind_of_error():
     draw = random.Random(4)
     for base in (pcap_bytes(), PCAPNG):

@@ -23,6 +23,7 @@ from mypy_extensions import i64, mypyc_attr
 
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 MAX_INTERFACES: Final = 4096
+MAX_TIME_NS: Final = 2**62  # the year 2116
 _CHUNK_BYTES: Final = 256 * 1024
 _MERGED_FRAMES: Final = 256
 
@@ -366,7 +367,10 @@ class _PcapngReader(FrameReader):
             fields = order + ("IIIII" if kind == pcapng.PCAPNG_BT_EPB else "H2xIIII")
             index, high, low, size, _ = struct.unpack_from(fields, body)
             interface = interfaces[index]
-            self._ts_ns = (high << 32 | low) * _NS // interface.units_a_second + interface.offset_ns
+            ts_ns = (high << 32 | low) * _NS // interface.units_a_second + interface.offset_ns
+            if abs(ts_ns) >= MAX_TIME_NS:
+                raise DamagedFile(f"block {self._number} has an impossible time: the file is damaged")
+            self._ts_ns = ts_ns
             if 20 + size > len(body) - 4:
                 raise DamagedFile(f"block {self._number} is shorter than its packet: the file is damaged")
             batch.append(Frame(self._ts_ns, interface.link_type, body, 20, 20 + size))
