@@ -98,6 +98,17 @@ def test_parameters_are_bounded_and_the_rest_is_counted():
     assert play.pipeline.builder.counters.params_left_out > 0
 
 
+@pytest.mark.parametrize("empty", ["", "&", "&&", "&&&&"])
+def test_what_lies_behind_the_last_parameter_that_is_read_is_no_part_of_its_value(empty):
+    query = empty + "&".join(f"p{number}=v" for number in range(MAX_PARAMS - 1)) + "&last=1&password=secret&more=2"
+    for text in (query, query + "%20"):
+        play = Play(rules="include debug\n/request_param:password/ remove")
+        play.frames(talk((CLIENT, get(f"/?{text}")), (SERVER, answer())))
+        (call,) = play.finish()
+        assert call.get("request_param:last", "1") == "1"
+        assert "secret" not in str(call)
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "url"),
     [
@@ -107,6 +118,7 @@ def test_parameters_are_bounded_and_the_rest_is_counted():
         (get("*").replace(b"GET", b"OPTIONS"), "http://shop.example"),
         (get("https://up.example/x?y"), "https://up.example/x"),
         (get("/redirect?to=http://a/b"), "http://shop.example/redirect"),
+        (get("://foo/x"), "://foo/x"),
     ],
 )
 def test_the_url_is_scheme_host_and_path_without_the_query(request_bytes, url):

@@ -24,7 +24,16 @@ EXPRESSIONS = (
         "[ab]+(?:c[ab]+)",
         "[ab]+c{2}d+",
     ),
-    *(r"[^@]+@[^@]{3,}", "[a]{4,}", r"[\d]{2,}-[\d]{2,}", "[ab]{3,}c", "[ab]{5,}(?:[c-]{2,}a)", "[ab]+cc", "[ab]+[c]"),
+    *(
+        r"[^@]+@[^@]{3,}",
+        "[a]{4,}",
+        "[a-z]+=[^=;]+;",
+        r"[\d]{2,}-[\d]{2,}",
+        "[ab]{3,}c",
+        "[ab]{5,}(?:[c-]{2,}a)",
+        "[ab]+cc",
+        "[ab]+[c]",
+    ),
 )
 TEXT = st.text(st.sampled_from("aaabbbccd@-.019 \n{"), max_size=60)
 
@@ -111,6 +120,11 @@ def test_a_run_is_found_across_the_windows_that_are_looked_at(run, offset):
             "(?:a+",
             "a+)",
             r"a+\x41",
+            # Each start would walk over the starts behind it.
+            "[a-z]+=[^;]+;",
+            "[a-z]+[0-9][^;]+;",
+            "[ab]{3,}[cd]+[a]+",
+            "[a-z]+@[0-9]{65}",
         ),
     ],
 )

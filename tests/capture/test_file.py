@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import random
 import struct
 import zlib
@@ -229,3 +230,22 @@ def test_a_record_longer_than_what_is_read_at_once_is_read(size):
     pieces = pcap_bytes(frames=frames)
     pipe = Pipe(*(pieces[at : at + 65_536] for at in range(0, len(pieces), 65_536)))
     assert [len(frame.data) for frame in read_frames(pipe)] == [7, size, 7]
+
+
+def test_frames_of_a_pipe_that_is_merged_with_a_file_do_not_wait_for_more(tmp_path):
+    other = tmp_path / "other.pcap"
+    other.write_bytes(pcap_bytes(frames=[]))
+    reading, writing = os.pipe()
+    os.write(writing, pcap_bytes(frames=FRAMES[:3]))
+    files = CaptureFiles([f"/dev/fd/{reading}", str(other)])
+    batches = files.batches()
+    got = []
+    for _ in range(3):
+        batch = next(batches)
+        assert files.in_hand is batch
+        got += [frame.data for frame in batch]
+    assert got == [data for _, data in FRAMES[:3]]
+    os.close(writing)
+    assert list(batches) == []
+    files.close()
+    os.close(reading)

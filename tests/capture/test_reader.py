@@ -73,3 +73,12 @@ def test_an_error_that_somebody_sent_is_nothing_to_a_receiver(ends, make):
 def test_other_systems_take_them_one_by_one(ends, monkeypatch):
     monkeypatch.setattr(reader.sys, "platform", "darwin")
     assert isinstance(reader_of(ends[0]), OneByOne)
+
+
+@pytest.mark.parametrize("make", [OneByOne, pytest.param(reader_of, marks=needs_recvmmsg)])
+def test_any_other_error_is_raised(ends, make):
+    bound, _ = ends
+    source = make(bound)
+    bound.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        source.read()

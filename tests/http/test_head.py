@@ -11,6 +11,7 @@ from vxsniff.http import head as heads
 from vxsniff.http.budget import Budget
 from vxsniff.http.head import HeadReader
 from vxsniff.http.message import Message
+from vxsniff.http.stream import head_end
 
 
 def message():
@@ -268,3 +269,86 @@ def test_a_connection_that_waits_holds_nothing_of_its_last_head():
     while kept:
         headers = kept.pop()
         assert sys.getrefcount(headers) <= 2, "others than this test know it"
+
+
+SOME_HEADS = [
+    b"GET /%d HTTP/1.1\r\n" % number + b"".join(b"%s\r\n" % line for line in lines) + b"\r\n"
+    for number, lines in enumerate(
+        (
+            *((), (b"A: 1",), (b"A: 1", b"B: 22"), (b"B: 22",), (b"A: 1", b"B: 22", b"C: 333")),
+            *((b"Content-Length: 5",), (b"A: 1", b"Content-Length: 5"), (b"Long: " + b"x" * 300,), (b"A: 2",)),
+        )
+    )
+]
+
+
+@given(
+    heads_read=st.lists(st.sampled_from(SOME_HEADS), min_size=1, max_size=12),
+    behind=st.sampled_from((b"", b"x", b"body", b"\r\n", SOME_HEADS[2], SOME_HEADS[7])),
+    before=st.sampled_from((b"", b"\r\n", b"before")),
+    is_cut=st.booleans(),
+)
+@settings(max_examples=500)
+def test_a_known_head_ends_where_a_look_for_its_end_finds_it(heads_read, behind, before, is_cut):
+    """Whatever the block before was, and where the data stops: a shorter one may stand at its end."""
+    reader = HeadReader(True)
+    for data in SOME_HEADS * 2:
+        assert reader.read(data, message())
+    block_bytes = 0
+    for head in heads_read:
+        data = before + (head[:-3] if is_cut else head) + behind
+        m = message()
+        end = reader.read_known(data, len(before), block_bytes, m)
+        if end:
+            assert end == head_end(data, len(before)), (data, block_bytes)
+            whole = message()
+            assert reader.read(data[len(before) : end], whole)
+            assert told(True, m) == told(True, whole)
+        assert all(len(headers.block) == size for size, headers in reader._recent.items())
+        reader.read(head, m)
+        block_bytes = len(m.headers.block)
+
+
+def test_a_head_alone_in_its_segment_after_a_longer_one_takes_nothing_of_what_follows():
+    long = b"HTTP/1.1 200 OK\r\nServer: of some length\r\nContent-Length: 2\r\n\r\n"
+    short = b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n"
+    body = b"0123456789" * 4
+    play = Play()
+    for number in range(6):
+        conversation = Conversation(Endpoint("10.0.0.1", 40000 + number), Endpoint("10.0.0.2", 80))
+        play.frames(conversation.open())
+        for answers in ((long + b"ok",), (short, body) if number % 2 else (short + body,), (long + b"ok",)):
+            play.frames(conversation.send(CLIENT, get("/")))
+            for data in answers:
+                play.frames(conversation.send(SERVER, data))
+    play.finish()
+    assert [call.get("response_body") for call in play.calls] == ["ok", body.decode(), "ok"] * 6
+
+
+@pytest.mark.parametrize("length", [b"0" * 5000 + b"5", b"9" * 5000, b"9" * 20])
+def test_a_length_of_very_many_digits_raises_nothing(length):
+    for reader in (HeadReader(True), HeadReader(False)):
+        first = b"GET / HTTP/1.1" if reader._is_request else b"HTTP/1.1 200 OK"
+        m = message()
+        read = reader.read(first + b"\r\nContent-Length: " + length + b"\r\n\r\n", m)
+        assert not read or m.headers.content_length == 5
+
+
+def test_trailers_frame_nothing():
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+    play = Play()
+    conversation = Conversation(Endpoint("10.0.0.1", 40000), Endpoint("10.0.0.2", 80))
+    play.frames(conversation.open())
+    for length in (b"9" * 5000, b"-1", b"7"):
+        play.frames(conversation.send(CLIENT, get("/")))
+        play.frames(conversation.send(SERVER, chunked + b"Content-Length: " + length + b"\r\n\r\n"))
+    assert [call["response_body"] for call in play.finish()] == ["hello"] * 3
+
+
+def test_headers_of_very_many_fields_are_not_kept_as_a_block():
+    """What is noted of each field is more than the field: the bound in bytes would not be one."""
+    reader = HeadReader(True)
+    many = b"".join(b"X-%d: y\r\n" % number for number in range(heads.MAX_BLOCK_FIELDS + 1))
+    for _ in range(3):
+        assert reader.read(b"GET / HTTP/1.1\r\n" + many + b"\r\n", message())
+    assert not reader._blocks

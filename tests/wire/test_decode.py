@@ -274,6 +274,7 @@ FRAMES = (
     ethernet(ipv4(udp(in_vxlan(ethernet(ipv4(tcp(payload=PAYLOAD)), tags=[(0x8100, 5)]), 7)), proto=17)),
     ethernet(ipv4(udp(in_vxlan(ethernet(ipv6(tcp(payload=PAYLOAD)), 0x86DD), 9)), proto=17)),
     ethernet(ipv4(udp(in_geneve(PLAIN, 7), dport=6081), proto=17)),
+    ethernet(ipv4(udp(in_geneve(PLAIN, 7)[:30], dport=6081), proto=17)),
 )
 
 

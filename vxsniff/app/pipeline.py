@@ -105,6 +105,8 @@ class Pipeline:
     ) -> None:
         """Calls are made and treated so from now on."""
         self.policy = Policy(rules, self._draw)
+        self.http.request_heads.forget()
+        self.http.response_heads.forget()
         self.http.body_limit_bytes = body_limit_bytes
         self.builder = RecordBuilder(self.policy, realip_header, body_limit_bytes, call_ids, self.record_counters)
         self._is_disabled = disabled or rules.skip_submission

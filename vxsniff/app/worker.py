@@ -59,6 +59,7 @@ GRACE_S: Final = 6.0
 STALL_S: Final = 60.0
 """How long a capture file waits for a delivery that accepts nothing."""
 SECOND_SIGNAL_S: Final = 1.0
+_FRAMES_A_STEP: Final = 256
 _INTERACTIVE_WAIT_S: Final = 0.1
 _WAIT_SLICE_S: Final = 0.1
 _ERROR_EVERY_S: Final = 60.0
@@ -215,6 +216,7 @@ class Worker:
         """Takes all frames; `step` is called every now and then."""
         batches = files.batches()
         is_over = False
+        count = 0
         while not is_over and not self._should_stop():
             # A pipe may keep us waiting: only here a signal breaks in, elsewhere it is looked at in between.
             try:
@@ -227,9 +229,12 @@ class Worker:
                 self._may_break_in = False
             with self._lock:
                 self.pipeline.frames(files.in_hand)
+            count += len(files.in_hand)
             files.in_hand = []
-            step()
-            self._wait(lambda queue: queue.wait_for_room(_WAIT_SLICE_S))
+            if count >= _FRAMES_A_STEP:
+                count = 0
+                step()
+                self._wait(lambda queue: queue.wait_for_room(_WAIT_SLICE_S))
 
     # ---- the parts of a run
 

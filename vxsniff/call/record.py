@@ -276,7 +276,7 @@ def _url_of(request: Message, host: str, client_key: bytes) -> tuple[str, bytes]
     target, _, query = request.target.partition(b"?")
     if request.method == b"CONNECT":
         return "http://" + _text(target), b""
-    if not target.startswith(b"/") and target.find(b"://", 0, 16) > 0:
+    if not target.startswith(b"/") and target.find(b"://", 0, 16) >= 0:
         return _text(target), query  # absolute form, as a proxy is asked
     if not host:
         address, port = source_of(reverse_key(client_key))
@@ -291,11 +291,12 @@ def _pairs(query: bytes) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     # `find` tells without the exception that `in` costs bytes inside.
     if query.isascii() and query.find(b"%") < 0:
-        for text in query.decode().replace("+", " ").split("&", MAX_PARAMS + 1):
+        texts = query.decode().replace("+", " ").split("&", MAX_PARAMS + 1)
+        del texts[MAX_PARAMS + 1 :]  # the rest, in one piece
+        for text in texts:
             if text:
                 plain_name, _, plain_value = text.partition("=")
                 pairs.append((plain_name, plain_value))
-        del pairs[MAX_PARAMS + 1 :]
         return pairs
     for field in query.split(b"&", MAX_PARAMS + 1)[: MAX_PARAMS + 1]:
         if field:

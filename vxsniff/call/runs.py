@@ -17,6 +17,7 @@ from vxsniff.call.prefilter import class_end
 _QUANTIFIER: Final = re.compile(r"\+|\{(\d{1,4})(,?)\}")
 _SPECIAL: Final = frozenset(".^$*+?{}[]\\|()")
 _WINDOW_CHARS: Final = 4096
+_MAX_EXACT: Final = 64
 _MARKS: Final = 3
 """So many marks in a row few runs have that are too short, and looking at a third of a text costs little."""
 
@@ -107,14 +108,24 @@ class Runs:
 
 
 def runs(source: str) -> Runs | None:
-    """The expression, if it is of that kind."""
+    """The expression, if it is of that kind, and if looking for it takes time in proportion to the text: what follows
+    its start must not run over the place where another match may start, or each start would walk the rest of the text.
+    """
     parts = _parts(source)
     if not parts or not parts[0].repeats:
         return None
+    starts = parts[1].members if len(parts) > 1 and parts[1].literal else parts[0].members
+    for part in parts[1:]:
+        if part.least > _MAX_EXACT or (part.repeats and _share(part.members, starts)):
+            return None
     for part, following in itertools.pairwise(parts):
-        if part.repeats and any(a and b for a, b in zip(part.members, following.members, strict=True)):
+        if part.repeats and _share(part.members, following.members):
             return None
     return Runs(parts)
+
+
+def _share(members: bytes, others: bytes) -> bool:
+    return any(a and b for a, b in zip(members, others, strict=True))
 
 
 def _parts(source: str) -> list[_Part] | None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import gzip
 import heapq
 import io
-import itertools
 import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple, cast
 
 from dpkt import pcap, pcapng
@@ -25,7 +24,6 @@ MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 MAX_INTERFACES: Final = 4096
 MAX_TIME_NS: Final = 2**62  # the year 2116
 _CHUNK_BYTES: Final = 256 * 1024
-_MERGED_FRAMES: Final = 256
 
 _NS: Final = 1_000_000_000
 # Magic number as it stands in the file -> byte order, nanoseconds a unit of the time's second field, header length.
@@ -119,14 +117,16 @@ class CaptureFiles:
         if len(self._files) == 1:
             given = self._batches_of(*self._files[0])
         else:
-            given = _in_batches(heapq.merge(*(self._frames_of(*one) for one in self._files), key=_time_of))
+            # One by one: to wait for the second of two may be to wait for a pipe.
+            merged = heapq.merge(*(self._frames_of(*one) for one in self._files), key=_time_of)
+            given = ([frame] for frame in merged)
         while True:
             self.in_hand = []
             batch = next(given, None)
             if batch is None:
                 return
-            self.frames_read += len(batch)
             self.in_hand = batch
+            self.frames_read += len(batch)
             yield batch
 
     def _frames_of(self, name: str, file: io.BufferedIOBase) -> Iterator[Frame]:
@@ -146,12 +146,6 @@ class CaptureFiles:
 
 def _time_of(frame: Frame) -> int:
     return frame.ts_ns
-
-
-def _in_batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    given = iter(frames)
-    while batch := list(itertools.islice(given, _MERGED_FRAMES)):
-        yield batch
 
 
 def read_frames(file: io.BufferedIOBase) -> Iterator[Frame]:

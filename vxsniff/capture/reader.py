@@ -7,6 +7,7 @@ delivers takes it then, and capturing has to wait until it comes back. Here the 
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 import sys
 from typing import Final
@@ -80,17 +81,20 @@ class ManyAtOnce:
         self._lengths = memoryview(self._messages).cast("B").cast("I")[_Message.length.offset // 4 :: every]
 
     def read(self) -> list[bytes]:
-        # -1: nothing is there, or somebody sent an ICMP error, which is nothing to a receiver.
         count = self._recvmmsg(self._fd, self._messages, self.at_once, socket.MSG_DONTWAIT, None)
-        if count <= 0:
-            return []
+        if count < 0:
+            number = ctypes.get_errno()
+            error = OSError(number, os.strerror(number))
+            if isinstance(error, (BlockingIOError, InterruptedError, ConnectionError)):
+                return []  # nothing is there, or an ICMP error that someone sent us
+            raise error
         return [place[:size].tobytes() for place, size in zip(self._places[:count], self._lengths, strict=False)]
 
 
 def reader_of(bound: socket.socket) -> OneByOne | ManyAtOnce:
     """The best that this system has."""
     if sys.platform == "linux":
-        libc = ctypes.PyDLL(None)  # of ctypes' kinds the one that keeps the lock
+        libc = ctypes.PyDLL(None, use_errno=True)  # of ctypes' kinds the one that keeps the lock
         if hasattr(libc, "recvmmsg"):
             return ManyAtOnce(bound, libc)
     return OneByOne(bound)

@@ -30,6 +30,7 @@ MAX_LINES: Final = 4096
 MAX_LINE_BYTES: Final = 1024
 MAX_BLOCKS: Final = 512
 MAX_BLOCK_BYTES: Final = 4096
+MAX_BLOCK_FIELDS: Final = 64
 MAX_KEPT_BYTES: Final = 524_288
 _MAX_STATUSES: Final = 256
 _MAX_STATUS_BYTES: Final = 256
@@ -58,6 +59,14 @@ class HeadReader:
         self._seen: set[int] = set()  # hashes of blocks that came once: a second time they are worth keeping
         self._statuses: dict[bytes, int] = {}
 
+    def forget(self) -> None:
+        """Begins anew: what was noted of headers is of no use any more."""
+        self._lines.clear()
+        self._lines_bytes = 0
+        self._blocks.clear()
+        self._recent.clear()
+        self._blocks_bytes = 0
+
     def read(self, data: bytes, message: Message) -> bool:
         """Reads a head, up to and with its empty line, into `message`; False when it is none."""
         line_end = data.find(b"\r\n")
@@ -80,8 +89,8 @@ class HeadReader:
         headers = self._recent.get(block_bytes)  # most likely it is the same, and need not be cut out and hashed
         if headers is None or not data.startswith(headers.block, line_end):
             headers = self._blocks.get(data[line_end : line_end + block_bytes])
-            if headers is None:
-                return 0
+            if headers is None or len(headers.block) != block_bytes:
+                return 0  # what is here may be a shorter block, at the data's end
             self._recent[block_bytes] = headers
         line = data[pos:line_end]
         if not (_request_line(line, message) if self._is_request else self._status_line(line, message)):
@@ -181,7 +190,7 @@ class HeadReader:
         self._lines_bytes += len(line)
 
     def _keep_block(self, block: bytes, headers: Headers) -> None:
-        if len(block) > MAX_BLOCK_BYTES:
+        if len(block) > MAX_BLOCK_BYTES or len(headers.fields) > MAX_BLOCK_FIELDS:
             return
         mark = hash(block)
         if mark not in self._seen:

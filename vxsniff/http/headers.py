@@ -22,6 +22,9 @@ HOST: Final = 7
 USER_AGENT: Final = 8
 COOKIE: Final = 9
 
+MAX_LENGTH_DIGITS: Final = 19
+"""Of a Content-Length, without zeros before it: longer ones no body has, and Python refuses to read the longest."""
+
 _ROLES: Final = {
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
@@ -89,8 +92,9 @@ class Headers:
                 continue
             if role == CONTENT_LENGTH:
                 self.is_contested = self.is_contested or self.content_length >= 0 or self.transfer_coded
-                if field.value.isdigit():
-                    self.content_length = int(field.value)
+                digits = field.value.lstrip(b"0") or field.value[:1]
+                if digits.isdigit() and len(digits) <= MAX_LENGTH_DIGITS:
+                    self.content_length = int(digits)
                 else:
                     self.is_valid = False
             elif role == TRANSFER_ENCODING:

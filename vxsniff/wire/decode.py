@@ -176,7 +176,7 @@ class Decoder:
     def _geneve(self, data: bytes, offset: i64, limit: i64, depth: i64, ts_ns: i64) -> Segment | None:
         if limit - offset < geneve.HEADER_BYTES:
             return self._no(reasons.TUNNEL_SHORT)
-        inner = geneve.payload_offset(data, offset)
+        inner = geneve.payload_offset(data, offset, limit)
         if inner < 0 or depth >= MAX_TUNNELS:
             return self._no(reasons.TUNNEL_INVALID)
         # The VNI that users know is the mirror session's, in the VXLAN header inside; a GENEVE tunnel that carries
@@ -316,7 +316,7 @@ def tunnel_inside(data: bytes, offset: int, limit: int, port: int) -> int:
         if _ip_behind(data, offset + 8 + 12, limit):
             return TUNNEL_VXLAN
     elif data[offset] >> 6 == 0 and data[offset + 1] & 0x3F == 0 and data[offset + 7] == 0:
-        inner = geneve.payload_offset(data, offset)
+        inner = geneve.payload_offset(data, offset, limit)
         protocol = data[offset + 2] << 8 | data[offset + 3]
         if 0 <= inner < limit:
             if protocol == geneve.PROTOCOL_ETHERNET and _ip_behind(data, inner + 12, limit):

@@ -19,9 +19,11 @@ HEADER_BYTES: Final = 8
 PROTOCOL_ETHERNET: Final = 0x6558  # Transparent Ethernet Bridging
 
 
-def payload_offset(data: bytes, offset: int) -> int:
-    """Where the payload of the GENEVE header at `offset` begins; -1 when version or length say it is none."""
-    if len(data) < offset + HEADER_BYTES or data[offset] >> 6 != 0:
+def payload_offset(data: bytes, offset: int, limit: int) -> int:
+    """Where the payload of the GENEVE header at `offset` begins; -1 when version or length say it is none. The frame
+    ends at `limit`.
+    """
+    if limit < offset + HEADER_BYTES or data[offset] >> 6 != 0:
         return -1
     start = offset + HEADER_BYTES + (data[offset] & 0x3F) * 4
-    return start if start <= len(data) else -1
+    return start if start <= limit else -1
