@@ -176,6 +176,16 @@ def test_each_call_has_an_id_of_its_own():
     assert all(len(i) == 32 and int(i, 16) >= 0 for i in ids)
 
 
+def test_an_id_tells_nothing_of_connection_or_sequence():
+    """Whoever has one line must not be able to try out clients, nor to tell which calls are of one."""
+    play = Play(call_ids=True).frames(talk(*TURNS, isns=(0x01020304, 0x05060708)))
+    play.finish()
+    first, second = ids_of(play)
+    assert not any(first[at : at + 8] == second[at : at + 8] for at in range(25))
+    assert "01020305" not in first + second
+    assert "05060709" not in first + second
+
+
 @pytest.mark.parametrize("isns", [(1000, 5000), (2**32 - 3, 2**32 - 40)])
 def test_two_captures_of_a_call_give_it_the_same_id(isns):
     frames = talk(*TURNS, isns=isns)

@@ -120,6 +120,7 @@ def test_a_run_is_found_across_the_windows_that_are_looked_at(run, offset):
             "(?:a+",
             "a+)",
             r"a+\x41",
+            "a+b{٣}c",
             # Each start would walk over the starts behind it.
             "[a-z]+=[^;]+;",
             "[a-z]+[0-9][^;]+;",

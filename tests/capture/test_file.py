@@ -91,6 +91,11 @@ def test_simple_and_old_packet_blocks_are_read():
     assert frames_of(data) == [(10**6, 1, b"old"), (10**6, 1, b"simple")]
 
 
+def test_a_simple_packet_block_without_a_length_is_damage():
+    with pytest.raises(DamagedFile, match="shorter than its header"):
+        frames_of(section() + interface(1) + struct.pack("<III", pcapng.PCAPNG_BT_SPB, 12, 12))
+
+
 def test_what_dpkt_writes_is_read():
     out = io.BytesIO()
     writer = pcapng.Writer(out)

@@ -126,7 +126,7 @@ class RecordBuilder:
             last.append(("response_body", response_text))
         last += asked.session
         if self.call_ids:
-            last.append(("custom_field:call_id", call_id(flow, client_key, request.start_seq, response.start_seq)))
+            last.append(("custom_field:call_id", call_id(client_key, request.start_seq, response.start_seq)))
         marks = self._marks(exchange, flow)
         if marks:
             last.append(("custom_field:capture", marks))
@@ -238,17 +238,15 @@ class RecordBuilder:
         return ",".join(marks)
 
 
-def call_id(flow: Flow, client_key: bytes, request_seq: int, response_seq: int) -> str:
+def call_id(client_key: bytes, request_seq: int, response_seq: int) -> str:
     """32 hexadecimal digits that are the same in every capture of a call, and in no other call's.
 
     Made of the endpoints and the sequence numbers of both messages' first bytes, as the packets have them: no time, no
-    VNI, no host. Endpoints come round again, but not with both sequence numbers (RFC 9293 section 3.4.1, RFC 6528). The
-    half that is the endpoints' is noted with the flow, as who asks on a connection does not change.
+    VNI, no host. Endpoints come round again, but not with both sequence numbers (RFC 9293 section 3.4.1, RFC 6528). All
+    of it in one hash: of the endpoints alone they could be guessed, and calls of one client be told by it.
     """
-    start = flow.note
-    if not isinstance(start, str):
-        start = flow.note = hashlib.blake2b(client_key, digest_size=8).hexdigest()
-    return start + (request_seq << 32 | response_seq).to_bytes(8, "big").hex()
+    seqs = (request_seq << 32 | response_seq).to_bytes(8, "big")
+    return hashlib.blake2b(client_key + seqs, digest_size=16).hexdigest()
 
 
 def _header_name(prefix: str, name: bytes, names: dict[bytes, str]) -> str:

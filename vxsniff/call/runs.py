@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from vxsniff.call.prefilter import class_end
 
-_QUANTIFIER: Final = re.compile(r"\+|\{(\d{1,4})(,?)\}")
+_QUANTIFIER: Final = re.compile(r"\+|\{([0-9]{1,4})(,?)\}")
 _SPECIAL: Final = frozenset(".^$*+?{}[]\\|()")
 _WINDOW_CHARS: Final = 4096
 _MAX_EXACT: Final = 64

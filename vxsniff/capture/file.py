@@ -371,6 +371,8 @@ class _PcapngReader(FrameReader):
         elif kind == pcapng.PCAPNG_BT_SPB:
             # It has no time of its own: it counts as captured with the packet before it.
             size = min(struct.unpack_from(order + "I", body)[0], len(body) - 8)
+            if size < 0:
+                raise DamagedFile(f"block {self._number} is shorter than its header: the file is damaged")
             batch.append(Frame(self._ts_ns, interfaces[0].link_type, body, 4, 4 + size))
 
 

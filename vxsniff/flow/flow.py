@@ -44,9 +44,7 @@ class Consumer:
 
 
 class Flow:
-    """One TCP connection. `ignored` is set by the consumer to give up the flow: its bytes are then only counted. `note`
-    is for who reads its calls, to keep what is the same for all of them.
-    """
+    """One TCP connection. `ignored` is set by the consumer to give up the flow: its bytes are then only counted."""
 
     __slots__ = (
         "client",
@@ -58,7 +56,6 @@ class Flow:
         "last_ns",
         "midstream",
         "next_same",
-        "note",
         "reset_ns",
         "second",
         "state",
@@ -77,7 +74,6 @@ class Flow:
         self.first = HalfStream()
         self.second = HalfStream()
         self.consumer: Consumer | None = None
-        self.note: object = None
         self.vnis: tuple[int, ...] = (vni,)
         self.client = UNKNOWN  # the side that sent the SYN
         self.ended = 0  # bit 0, 1: which sides the consumer was told the end of
