@@ -7,7 +7,7 @@ from tests.builders import Play
 from vxsniff.app import cli, ledger
 from vxsniff.app.settings import resolve
 from vxsniff.app.table import SETTINGS
-from vxsniff.call import patterns, record
+from vxsniff.call import patterns, policy, record
 from vxsniff.call.rules import VERBS_WITH_PATTERN
 from vxsniff.flow import reassembly
 from vxsniff.http import chunked, connection, head, stream
@@ -66,7 +66,7 @@ def test_the_readmes_bounds_are_those_of_the_code():
     found = dict(re.findall(r"`([A-Z0-9_]+)` (\d+)", README.partition("## Bounds")[2].partition("\n## ")[0]))
     constants = {
         name: getattr(module, name)
-        for module in (reassembly, stream, head, chunked, connection, record, defrag, decode, patterns)
+        for module in (reassembly, stream, head, chunked, connection, record, defrag, decode, patterns, policy)
         for name in found
         if hasattr(module, name)
     }

@@ -14,7 +14,7 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final, NamedTuple, cast
 
 from dpkt import pcap, pcapng
@@ -117,9 +117,7 @@ class CaptureFiles:
         if len(self._files) == 1:
             given = self._batches_of(*self._files[0])
         else:
-            # One by one: to wait for the second of two may be to wait for a pipe.
-            merged = heapq.merge(*(self._frames_of(*one) for one in self._files), key=_time_of)
-            given = ([frame] for frame in merged)
+            given = _one_by_one(heapq.merge(*(self._frames_of(*one) for one in self._files), key=_time_of))
         while True:
             self.in_hand = []
             batch = next(given, None)
@@ -142,6 +140,12 @@ class CaptureFiles:
             self.errors.append(f"{'standard input' if name == '-' else name}: {damage}")
         except (OSError, EOFError, zlib.error) as error:
             self.errors.append(f"{name}: can't be read further: {error}")
+
+
+def _one_by_one(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """To wait for the second of two may be to wait for a pipe. No generator expression: mypyc makes a list of it."""
+    for frame in frames:
+        yield [frame]
 
 
 def _time_of(frame: Frame) -> int:
