@@ -21,6 +21,7 @@ from typing import Any
 
 from bench import chart, devices, growth, live, offline, receive, traffic, workers
 from vxsniff.app.build import build
+from vxsniff.app.memory import tune_memory
 
 RESULTS = Path(__file__).parent / "results"
 CHART = Path(__file__).parents[1] / "docs" / "performance.png"
@@ -79,6 +80,7 @@ def _machine() -> dict[str, str]:
 
 
 def _figures(folder: Path) -> dict[str, Any]:
+    tune_memory()  # as vxsniff does
     figures: dict[str, Any] = {}
     for shape in traffic.SHAPES:
         datagrams = offline.load(folder / f"{shape}.vxlan.pcap", PACKETS)
