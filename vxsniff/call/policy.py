@@ -149,13 +149,12 @@ class Run:
     left of them once the policy has treated the run; of one that has come again, `json` is that as members of an array.
     """
 
-    __slots__ = ("details", "is_idle", "is_treated", "json", "kept", "partial", "policy", "stops")
+    __slots__ = ("details", "is_treated", "json", "kept", "partial", "policy", "stops")
 
     def __init__(self, policy: Policy, details: list[Detail], partial: Set[str], is_idle: bool, stops: bool) -> None:
         self.policy = policy
         self.details = details
         self.partial = partial
-        self.is_idle = is_idle
         self.stops = stops
         self.is_treated = is_idle
         self.kept = details

@@ -139,7 +139,7 @@ class RecordBuilder:
         if between:
             runs.append(policy.run(between))
         runs.append(answered.run)
-        runs.append(policy.run(last, partial) if partial else policy.run(last))
+        runs.append(policy.run(last, partial))
         record = Record(flow.vni, now_ms, duration_ms, runs)
         record.request_bytes = request.wire_body_bytes
         record.response_bytes = response.wire_body_bytes

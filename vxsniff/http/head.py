@@ -61,8 +61,14 @@ class HeadReader:
 
     def forget(self) -> None:
         """Begins anew: what was noted of headers is of no use any more."""
+        self._forget_lines()
+        self._forget_blocks()
+
+    def _forget_lines(self) -> None:
         self._lines.clear()
         self._lines_bytes = 0
+
+    def _forget_blocks(self) -> None:
         self._blocks.clear()
         self._recent.clear()
         self._blocks_bytes = 0
@@ -127,32 +133,13 @@ class HeadReader:
         lines = block[2:-4].split(b"\r\n") if len(block) > 4 else []
         if len(lines) > MAX_HEADERS:
             return None
-        fields: list[Header] = []
-        unknown: list[bytes] = []
-        read: list[Header] = []
-        kept = self._lines
-        for line in lines:
-            field = kept.get(line)
-            if field is None:
-                unknown.append(line)
-            else:
-                fields.append(field)
-        if unknown:
-            answer = self._read_lines(unknown)
-            if answer is None:
-                return None
-            read = answer
-            if len(read) == len(lines):
-                fields = read
-            else:
-                fields = []
-                next_unknown = 0
-                for line in lines:
-                    field = kept.get(line)
-                    if field is None:
-                        field = read[next_unknown]
-                        next_unknown += 1
-                    fields.append(field)
+        known_fields = [self._lines.get(line) for line in lines]
+        unknown = [line for line, field in zip(lines, known_fields, strict=True) if field is None]
+        read = self._read_lines(unknown) if unknown else []
+        if read is None:
+            return None
+        fresh = iter(read)
+        fields = [field if field is not None else next(fresh) for field in known_fields]
         headers = Headers(fields)
         if headers.is_contested or not headers.is_valid:
             return None
@@ -184,8 +171,7 @@ class HeadReader:
         if len(line) > MAX_LINE_BYTES:
             return
         if len(self._lines) >= MAX_LINES or self._lines_bytes + len(line) > MAX_KEPT_BYTES:
-            self._lines.clear()
-            self._lines_bytes = 0
+            self._forget_lines()
         self._lines[line] = field
         self._lines_bytes += len(line)
 
@@ -199,9 +185,7 @@ class HeadReader:
             self._seen.add(mark)
             return
         if len(self._blocks) >= MAX_BLOCKS or self._blocks_bytes + len(block) > MAX_KEPT_BYTES:
-            self._blocks.clear()
-            self._recent.clear()
-            self._blocks_bytes = 0
+            self._forget_blocks()
         self._blocks[block] = headers
         headers.block = block
         self._blocks_bytes += len(block)

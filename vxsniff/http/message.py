@@ -73,7 +73,7 @@ class Message:
     @property
     def is_imperfect(self) -> bool:
         """Whether anything of it is missing."""
-        return self.gap_bytes != 0 or self.cut_bytes != 0 or self.left_out_bytes != 0
+        return self.is_damaged or self.left_out_bytes != 0
 
     def add_trailers(self, trailers: list[Header]) -> None:
         """Fields that came behind a chunked body."""
