@@ -193,6 +193,9 @@ class Pipe(io.BytesIO):
         self.pieces = list(pieces)
         self.asked = 0
 
+    def seekable(self):
+        return False
+
     def read1(self, size=-1):
         self.asked += 1
         if not self.pieces:
@@ -214,6 +217,20 @@ class Pipe(io.BytesIO):
 def test_frames_do_not_depend_on_the_pieces_that_a_pipe_gives(data, size):
     pipe = Pipe(*(data[at : at + size] for at in range(0, len(data), size)))
     assert [told(frame) for frame in read_frames(pipe)] == frames_of(data)
+
+
+def test_frames_across_the_pieces_that_a_file_is_read_in_are_whole(tmp_path):
+    """On disk, where reading goes back to where such a frame begins, and through a pipe, where it can't."""
+    frames = [(n, random.Random(n).randbytes(size)) for n, size in enumerate((1400, 60, 9000, 300_000, 5) * 40)]
+    data = pcap_bytes(frames=frames)
+    path = tmp_path / "long.pcap"
+    path.write_bytes(b"before" + data)
+    given = [(ts_ns, 1, frame) for ts_ns, frame in frames]
+    assert frames_of(data) == given
+    assert [told(frame) for frame in read_frames(Pipe(data))] == given
+    with open(path, "rb") as file:
+        file.seek(6)  # as a shell may hand it over
+        assert [told(frame) for frame in read_frames(file)] == given
 
 
 @pytest.mark.parametrize(

@@ -197,17 +197,24 @@ class _Rejoined(io.RawIOBase):
 class _Buffer:
     """What was read of a file; what lies before `pos` was taken."""
 
-    __slots__ = ("_file", "data", "pos")
+    __slots__ = ("_can_go_back", "_file", "data", "pos")
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self._file = file
+        self._can_go_back = not isinstance(file, gzip.GzipFile) and file.seekable()
         self.data = b""
         self.pos = 0
 
     def fill(self, size: int) -> bool:
         """Waits until `size` bytes are there, and takes what comes with them; False when the file ends before."""
-        self.data = self.data[self.pos :]
+        rest = self.data[self.pos :]
         self.pos = 0
+        self.data = b""
+        if self._can_go_back:
+            # To read the rest once more costs less than to join the next chunk to it.
+            self._file.seek(-len(rest), os.SEEK_CUR)
+        else:
+            self.data = rest
         while len(self.data) < size:
             # A record that is longer than a chunk is read in one piece: joining chunks would copy it again and again.
             missing = size - len(self.data)
