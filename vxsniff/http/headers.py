@@ -59,7 +59,7 @@ class Headers:
 
     `is_contested` when more than one field speaks of the body's length (RFC 9112 section 6.3): then whether the head is
     one depends on all of them. Not `is_valid` with a Content-Length that is no number. `block` is the
-    lines that they were read from, with the line breaks around them, if they are kept for when these come again.
+    lines that they were read from, the empty one at their end with them, if they are kept for when these come again.
     """
 
     __slots__ = (
