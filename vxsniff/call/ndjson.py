@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import orjson
 
 from vxsniff.call.policy import Run
+
+_NEWLINE: Final[int] = orjson.OPT_APPEND_NEWLINE
 
 
 def line_end(host: str) -> orjson.Fragment:
@@ -21,4 +25,4 @@ def line(runs: list[Run], end: orjson.Fragment) -> bytes:
         elif run.kept:
             members.append(run.json)  # several members at once: a fragment is written as it is
     members.append(end)
-    return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(members, option=_NEWLINE)

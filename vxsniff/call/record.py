@@ -9,7 +9,7 @@ counted.
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import blake2b
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -90,7 +90,7 @@ class RecordBuilder:
         self._response_names: dict[bytes, str] = {}
         self._param_names: dict[str, str] = {}
         self._methods: dict[bytes, str] = {}
-        self._statuses = [str(status) for status in range(1000)]
+        self._numbers = [str(number) for number in range(1000)]
         self.counters = counters or RecordCounters()
 
     def build(self, exchange: Exchange, flow: Flow) -> Record:
@@ -103,7 +103,7 @@ class RecordBuilder:
         first: list[Detail] = [
             ("request_method", self._methods.get(request.method) or self._method(request.method)),
             ("request_url", url),
-            ("response_code", self._statuses[response.status] if response.status < 1000 else str(response.status)),
+            ("response_code", self._numbers[response.status] if response.status < 1000 else str(response.status)),
         ]
         answered = self._noted(response.headers, "response_header:", self._response_names)
         partial: set[str] = set()
@@ -133,7 +133,7 @@ class RecordBuilder:
         now_ms = request.start_ns // 1_000_000
         duration_ms = max(1, (max(request.end_ns, response.end_ns) - request.start_ns) // 1_000_000)
         last.append(("now", str(now_ms)))
-        last.append(("interval", str(duration_ms)))
+        last.append(("interval", self._numbers[duration_ms] if duration_ms < 1000 else str(duration_ms)))
 
         runs = [policy.run(first), asked.run]
         if between:
@@ -245,8 +245,8 @@ def call_id(client_key: bytes, request_seq: int, response_seq: int) -> str:
     VNI, no host. Endpoints come round again, but not with both sequence numbers (RFC 9293 section 3.4.1, RFC 6528). All
     of it in one hash: of the endpoints alone they could be guessed, and calls of one client be told by it.
     """
-    seqs = (request_seq << 32 | response_seq).to_bytes(8, "big")
-    return hashlib.blake2b(client_key + seqs, digest_size=16).hexdigest()
+    seqs = request_seq.to_bytes(4, "big") + response_seq.to_bytes(4, "big")
+    return blake2b(client_key + seqs, digest_size=16).hexdigest()
 
 
 def _header_name(prefix: str, name: bytes, names: dict[bytes, str]) -> str:
@@ -287,10 +287,16 @@ def _url_of(request: Message, host: str, client_key: bytes) -> tuple[str, bytes]
 def _pairs(query: bytes) -> list[tuple[str, str]]:
     """Names and values of a query or form (WHATWG URL, application/x-www-form-urlencoded), at most MAX_PARAMS + 1."""
     pairs: list[tuple[str, str]] = []
-    # `find` tells without the exception that `in` costs bytes inside.
-    if query.isascii() and query.find(b"%") < 0:
-        texts = query.decode().replace("+", " ").split("&", MAX_PARAMS + 1)
-        del texts[MAX_PARAMS + 1 :]  # the rest, in one piece
+    try:
+        plain = query.decode()
+    except UnicodeDecodeError:
+        plain = "%"  # field by field
+    if "%" not in plain:
+        if "+" in plain:
+            plain = plain.replace("+", " ")
+        texts = plain.split("&", MAX_PARAMS + 1)
+        if len(texts) > MAX_PARAMS:
+            del texts[MAX_PARAMS + 1 :]  # the rest, in one piece
         for text in texts:
             if text:
                 plain_name, _, plain_value = text.partition("=")

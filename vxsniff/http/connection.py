@@ -399,8 +399,8 @@ class HttpConnection(Consumer, Owner):
         given_up, self._pairing.given_up = self._pairing.given_up, 0
         self._shared.counters.responses_lost += given_up
         self._shared.open_requests -= given_up
-        if not self._pairing.pending:
-            self._shared.unanswered.pop(self, None)
+        if not self._pairing.pending and self in self._shared.unanswered:
+            del self._shared.unanswered[self]
 
     def _give_up(self, count: int) -> None:
         """The oldest `count` requests that wait are let go."""

@@ -9,6 +9,7 @@ from mypy_extensions import mypyc_attr
 from vxsniff.http.budget import Budget
 from vxsniff.http.headers import NO_HEADERS, Header, Headers
 
+JOINED_BYTES: Final = 8192
 OVERHEAD_BYTES: Final = 1024
 """What a message costs besides the bytes of its head and body: objects, integers, a tuple for each header."""
 
@@ -95,12 +96,14 @@ class Message:
             self.left_out_bytes += len(data)
             return
         self.charged_bytes += len(data)
+        body = self.body
         if not kept:
             self.body = data
+        elif isinstance(body, bytes):
+            # Few pieces are joined at once; of many, each would copy all that came before it.
+            self.body = body + data if kept < JOINED_BYTES else bytearray(body) + data
         else:
-            if isinstance(self.body, bytes):
-                self.body = bytearray(self.body)
-            self.body += data
+            body += data
 
     def charge_head(self, size: int) -> bool:
         """Accounts for a head of that many bytes; False when the memory limit refuses it."""
