@@ -38,7 +38,12 @@ def compiled() -> list[Extension]:
         from mypyc.build import mypycify
 
         # The libraries that these files use are not there while a package is built: what they give is not checked.
-        return mypycify(["--config-file=", "--ignore-missing-imports", *files], opt_level="3")
+        extensions = mypycify(["--config-file=", "--ignore-missing-imports", *files], opt_level="3")
+        if os.name == "posix":
+            for extension in extensions:
+                # Nobody may put another function in the place of one of ours: so they call each other directly.
+                extension.extra_compile_args.append("-fvisibility=hidden")
+        return extensions
     except (Exception, SystemExit) as error:
         print(f"vxsniff is not compiled: {error}; it runs interpreted", file=sys.stderr)
         return []

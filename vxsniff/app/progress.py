@@ -8,9 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from vxsniff.capture.file import CaptureFiles
 
 SHOW_AFTER_S: Final = 0.5
@@ -24,6 +21,10 @@ def progress_bar(files: CaptureFiles, calls: Callable[[], int], is_wanted: bool)
     if not (is_wanted and sys.stderr.isatty()):
         yield _nothing
         return
+    # Only who sees a bar waits for its library.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     total = files.total_bytes if files.total_bytes > 0 else None
     columns = [
         TextColumn("reading"),

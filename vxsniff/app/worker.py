@@ -30,13 +30,13 @@ from vxsniff.app.banner import log_start, ports_in_words, where
 from vxsniff.app.build import build
 from vxsniff.app.control import ControlServer
 from vxsniff.app.copies import Copies
-from vxsniff.app.doctor import watch_running
 from vxsniff.app.inherited import Inherited
 from vxsniff.app.ledger import Ledger
 from vxsniff.app.live import LiveCapture, Task
 from vxsniff.app.memory import tune_memory
 from vxsniff.app.outlets import open_outlet
 from vxsniff.app.pipeline import Format, Pipeline, ndjson_format
+from vxsniff.app.progress import progress_bar
 from vxsniff.app.report import Report, Reporter
 from vxsniff.app.serving import control_served, metrics_served
 from vxsniff.app.settings import Settings, SettingsError
@@ -184,8 +184,6 @@ class Worker:
         )
 
     def _run_files(self) -> int:
-        from vxsniff.app.progress import progress_bar  # rich is for files alone
-
         chosen = self._settings
         try:
             files = CaptureFiles(list(chosen.read))
@@ -330,6 +328,8 @@ class Worker:
         if word in tasks:
             return live.ask(tasks[word])
         if words[:1] == ["watch"] and len(words) == 2:
+            from vxsniff.app.doctor import watch_running  # where nobody asks, a start does not wait for it
+
             try:
                 seconds = values.parse_seconds(words[1])
                 return True, json.dumps(watch_running(self._settings, live, self.pipeline, self.look, seconds))
