@@ -1,12 +1,14 @@
 """One worker and two of them, with both cores for themselves: how fast they empty sockets that were filled before.
 
 There is no core left for a sender here, so nothing is sent while time is taken: workers are halted, their sockets
-filled, and the time runs from when they go on until the sockets are empty. One and two take turns.
+filled, and looked at while they are emptied. The rate is that of the time in which all workers have work, as under load
+that goes on: when one has waked and when one has nothing left is no part of it. One and two take turns.
 """
 
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import signal
 import socket
@@ -68,20 +70,26 @@ def _round(process: subprocess.Popen[bytes], port: int, datagrams: list[bytes], 
         for place in range(EACH * workers):
             turn, copy = divmod(place, COPIES)
             out.send(live.of_client(datagrams[turn], number * COPIES + copy + 1))
-    started_s = time.monotonic()
+    full = _queued_bytes(port)
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
-    while _queued_bytes(port):
+    begun = last = (0.0, full)
+    while sum(left := _queued_bytes(port)):
+        now = time.monotonic(), left
+        if begun[1] == full and all(map(operator.lt, left, full)):
+            begun = now
+        if all(left):
+            last = now
         time.sleep(0.005)  # a look costs something on the cores that are measured
-    took_s = time.monotonic() - started_s
     time.sleep(0.3)
-    return EACH * workers / took_s
+    took_bytes = sum(begun[1]) - sum(last[1])
+    return EACH * workers * took_bytes / sum(full) / (last[0] - begun[0])
 
 
-def _queued_bytes(port: int) -> int:
-    """What lies in the sockets of a port (proc(5), /proc/net/udp)."""
+def _queued_bytes(port: int) -> list[int]:
+    """What lies in each socket of a port (proc(5), /proc/net/udp)."""
     rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
-    return sum(int(row[4].split(":")[1], 16) for row in rows if int(row[1].split(":")[1], 16) == port)
+    return [int(row[4].split(":")[1], 16) for row in rows if int(row[1].split(":")[1], 16) == port]
 
 
 def show(found: dict[str, Any]) -> None:
