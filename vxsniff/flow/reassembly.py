@@ -16,6 +16,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from vxsniff.flow import seq as sequence
 
 WINDOW_BYTES: Final = 8 * 1024 * 1024
@@ -41,6 +43,7 @@ class Piece(NamedTuple):
         return self.pos + len(self.payload) + self.missing_bytes
 
 
+@mypyc_attr(acyclic=True)
 class HalfStream:
     """See the module's docstring. Charged bytes are `held_bytes`, 0 when nothing is held; counters are the table's.
 

@@ -97,6 +97,7 @@ class HttpConnection(Consumer, Owner):
 
     __slots__ = (
         "_answer_start",
+        "_answered",
         "_answering",
         "_first",
         "_flow",
@@ -107,7 +108,6 @@ class HttpConnection(Consumer, Owner):
         "_second",
         "_shared",
         "_undecided",
-        "_unfinished",
     )
 
     def __init__(self, flow: Flow, shared: HttpConnections) -> None:
@@ -119,9 +119,9 @@ class HttpConnection(Consumer, Owner):
         self._requests = MessageStream(True, self, shared.request_heads, shared.budget, shared.body_limit_bytes)
         self._responses = MessageStream(False, self, shared.response_heads, shared.budget, shared.body_limit_bytes)
         self._answering: Exchange | None = None  # whose response is being read
+        self._answered: list[Exchange] | None = None  # whose response was whole before the request was: few ever are
         self._answer_start = -1  # where the 1xx responses before the final one began
         self._has_waited = False
-        self._unfinished: list[Exchange] = []  # paired, not yet both whole
         self._undecided: list[bytes] = [b"", b""]
 
     def _stream(self, side: int) -> MessageStream | None:
@@ -222,8 +222,12 @@ class HttpConnection(Consumer, Owner):
 
     def _leave(self) -> None:
         """Ends everything that is open."""
-        for exchange in list(self._unfinished):
+        answered, self._answered = self._answered, None
+        for exchange in answered or ():
             self._emit(exchange)
+        answering, self._answering = self._answering, None
+        if answering is not None:
+            self._emit(answering)
         self._give_up(len(self._pairing.pending))
         self._shared.blocked.pop(self, None)
         self._forget_undecided(0)
@@ -250,16 +254,14 @@ class HttpConnection(Consumer, Owner):
             message.complete = True  # as complete as it will ever be
         if is_request:
             self._pairing.requests_lost()
-            for exchange in self._unfinished:
-                if exchange.request is message:
-                    self._finish(exchange)
-                    break
+            if message is not None:
+                self._asked(message)
             return
         self._pairing.responses_lost()
         self._answer_start = -1  # the final response to those 1xx may be what was lost
-        exchange_read, self._answering = self._answering, None
-        if exchange_read is not None and exchange_read.response is message:
-            self._finish(exchange_read)
+        exchange, self._answering = self._answering, None
+        if exchange is not None:
+            self._has_answer(exchange)
         elif message is not None:
             message.release()
 
@@ -290,10 +292,7 @@ class HttpConnection(Consumer, Owner):
         if pending and pending[-1].request is message and pending[-1].upgrade:
             self._requests.blocked = True
             self._requests.start_may_follow = True
-        for exchange in self._unfinished:
-            if exchange.request is message:
-                self._finish(exchange)
-                break
+        self._asked(message)
         if self._responses.blocked:
             self._shared.blocked.pop(self, None)
             self._responses.resume(False)
@@ -328,7 +327,6 @@ class HttpConnection(Consumer, Owner):
         self._shared.open_responses += 1
         exchange.response = message
         exchange.late = has_waited
-        self._unfinished.append(exchange)
         self._answering = exchange
         if _leaves_http(exchange.request, message):
             return stream.LEAVE_HTTP
@@ -349,7 +347,7 @@ class HttpConnection(Consumer, Owner):
                 self._upgraded()
             return
         self._pairing.response_ended(message.end_seq)
-        self._finish(exchange)
+        self._has_answer(exchange)
         if _leaves_http(exchange.request, message):
             self._upgraded()
         elif self._requests.blocked and not self._pairing.pending:
@@ -367,14 +365,27 @@ class HttpConnection(Consumer, Owner):
 
     # ---- exchanges
 
-    def _finish(self, exchange: Exchange) -> None:
-        response = exchange.response
-        if response is not None and response.complete and exchange.request.complete:
+    def _has_answer(self, exchange: Exchange) -> None:
+        """Its response is whole, and it is no longer the one that is being read."""
+        if exchange.request.complete:
             self._emit(exchange)
+        elif self._answered is None:
+            self._answered = [exchange]
+        else:
+            self._answered.append(exchange)
+
+    def _asked(self, request: Message) -> None:
+        """A request is whole."""
+        if self._answered is None:
+            return
+        for exchange in self._answered:
+            if exchange.request is request:
+                self._answered.remove(exchange)
+                self._emit(exchange)
+                break
 
     def _emit(self, exchange: Exchange) -> None:
-        """Both messages are here, or all of them that ever will be."""
-        self._unfinished.remove(exchange)
+        """Both messages are here, or all of them that ever will be; nobody here keeps it any more."""
         shared = self._shared
         shared.open_requests -= 1
         shared.open_responses -= 1
@@ -383,9 +394,10 @@ class HttpConnection(Consumer, Owner):
         if exchange.is_proven:
             shared.counters.exchanges += 1
             shared.counters.late += exchange.late
-            for message in (exchange.request, response):
-                if not message.complete:
-                    message.lose_body(1, True)
+            if not exchange.request.complete:
+                exchange.request.lose_body(1, True)
+            if not response.complete:
+                response.lose_body(1, True)
             shared.on_exchange(exchange, self._flow)
         else:
             shared.counters.responses_lost += 1

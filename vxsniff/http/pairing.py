@@ -70,6 +70,7 @@ ORPHAN: Final = 2
 AMBIGUOUS: Final = 3
 
 
+@mypyc_attr(acyclic=True)
 class Pairing:
     """One connection's requests that wait for an answer."""
 
