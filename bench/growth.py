@@ -15,7 +15,8 @@ CONNECTIONS = (10, 1_000, 100_000)
 CALLS = 20_000
 BODY_BYTES = (10_000, 100_000, 1_000_000)
 TOTAL_BYTES = 40_000_000
-REPEATS = 3
+REPEATS = 5
+RECEIVED_AT_ONCE = 256
 _MEMORY_BYTES = 4 << 30
 _STEP_NS = 1_000
 _SERVER = Endpoint("10.0.0.2", 80)
@@ -60,7 +61,9 @@ def bodies(size: int) -> Callable[[], float]:
 
 
 def _seconds(opening: list[bytes], calls: list[bytes], count: int) -> float:
-    """Processor time for the calls, on connections that are open."""
+    """Processor time for the calls, on connections that are open. Their datagrams are copied just before: what was
+    received is in the processor's cache, what is known of a connection that rests need not be.
+    """
     pipeline = new_pipeline("debug", memory_limit_bytes=_MEMORY_BYTES)
     ts_ns = 0
     for data in opening:
@@ -68,11 +71,14 @@ def _seconds(opening: list[bytes], calls: list[bytes], count: int) -> float:
         pipeline.vxlan_datagram(data, ts_ns)
     gc.collect()
     before = pipeline.counters.shipped
-    started_s = time.process_time()
-    for data in calls:
-        ts_ns += _STEP_NS
-        pipeline.vxlan_datagram(data, ts_ns)
-    spent_s = time.process_time() - started_s
+    spent_s = 0.0
+    for place in range(0, len(calls), RECEIVED_AT_ONCE):
+        received = [bytes(memoryview(data)) for data in calls[place : place + RECEIVED_AT_ONCE]]
+        started_s = time.process_time()
+        for data in received:
+            ts_ns += _STEP_NS
+            pipeline.vxlan_datagram(data, ts_ns)
+        spent_s += time.process_time() - started_s
     assert pipeline.counters.shipped - before == count, "a call is missing"
     return spent_s
 
