@@ -32,6 +32,7 @@ MAX_BLOCKS: Final = 512
 MAX_BLOCK_BYTES: Final = 4096
 MAX_BLOCK_FIELDS: Final = 64
 MAX_KEPT_BYTES: Final = 524_288
+_MAX_PLAIN_LINE_BYTES: Final = 8192
 _MAX_STATUSES: Final = 256
 _MAX_STATUS_BYTES: Final = 256
 _MAX_SEEN: Final = 4096
@@ -86,11 +87,12 @@ class HeadReader:
         return read_request(data, message) if self._is_request else read_response(data, message)
 
     def read_known(self, data: bytes, pos: int, block_bytes: int, message: Message) -> int:
-        """Reads the head at `pos` if its first line is plain and a known block of that length follows: then its end is
-        known without a look for it. Where that is; 0, and nothing is said of the head, otherwise.
+        """Reads the head at `pos` if its first line is plain (and at most _MAX_PLAIN_LINE_BYTES long) and a known block
+        of that length follows: then its end is known without a look for it. Where that is; 0, and nothing is said of
+        the head, otherwise.
         """
-        # Not `find`: of all that can tell where the line ends, `partition` costs least to ask. It copies what follows.
-        most = block_bytes + MAX_LINE_BYTES
+        # Not `find`: `partition` costs less to ask, though it copies what follows; so it is given no more than needed.
+        most = block_bytes + _MAX_PLAIN_LINE_BYTES
         line, _, rest = (data if pos == 0 and len(data) <= most else data[pos : pos + most]).partition(b"\r\n")
         headers = self._recent.get(block_bytes)  # most likely it is the same, and need not be cut out and hashed
         if headers is None or not rest.startswith(headers.block):
