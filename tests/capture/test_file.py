@@ -245,6 +245,21 @@ def test_no_frame_waits_for_the_next_to_come(pieces):
     assert pipe.asked == 1
 
 
+@pytest.mark.parametrize("left_bytes", [0, 300_000])
+def test_a_file_that_is_cut_off_while_it_is_read_is_told(tmp_path, left_bytes):
+    path = tmp_path / "rotated.pcap"
+    path.write_bytes(pcap_bytes(frames=[(n, bytes(1000)) for n in range(1000)]))
+    files = CaptureFiles([str(path)])
+    count = 0
+    for batch in files.batches():
+        count += len(batch)
+        os.truncate(path, left_bytes)
+    files.close()
+    assert 0 < count < 1000
+    (error,) = files.errors
+    assert f"ends in the middle of packet {count + 1}" in error
+
+
 @pytest.mark.parametrize("size", [300_000, 1_000_000])
 def test_a_record_longer_than_what_is_read_at_once_is_read(size):
     frames = [FRAMES[0], (FRAMES[1][0], bytes(size)), FRAMES[2]]

@@ -159,6 +159,20 @@ def test_several_files_and_standard_input_are_read(tmp_path):
         assert len(done.stdout.splitlines()) == 2
 
 
+def test_standard_input_twice_is_refused(tmp_path):
+    one_line(vxsniff("--read", "-", "-", "--url", "-", cwd=tmp_path), 2, "standard input can be read once")
+
+
+def test_standard_input_that_is_closed_is_told(tmp_path):
+    command = [sys.executable, "-m", "vxsniff", "--read", "-", "--url", "calls.ndjson"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command], cwd=tmp_path, env=environment(), capture_output=True
+    )
+    assert done.returncode == 1
+    assert b"standard input: can't be read: it is closed" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_file_whose_calls_a_collector_refuses_ends_with_status_4(tmp_path):
     (tmp_path / "a.pcap").write_bytes(FILE)
     with Collector(statuses=[403] * 9) as collector:

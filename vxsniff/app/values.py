@@ -47,7 +47,10 @@ def parse_engine(text: str) -> str:
 
 
 def parse_files(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split("\n") if name)
+    names = tuple(name for name in text.split("\n") if name)
+    if names.count("-") > 1:
+        raise ValueError("standard input can be read once: name - once")
+    return names
 
 
 def parse_names(text: str) -> tuple[str, ...]:

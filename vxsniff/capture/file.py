@@ -7,6 +7,7 @@ Damage raises DamagedFile behind the last good frame. Bounds: MAX_RECORD_BYTES a
 
 from __future__ import annotations
 
+import errno
 import gzip
 import heapq
 import io
@@ -84,6 +85,8 @@ class CaptureFiles:
     def _open(self, name: str) -> io.BufferedIOBase:
         if name == "-":
             self.total_bytes = -1
+            if sys.stdin is None:
+                raise OSError(errno.EBADF, "it is closed", "standard input")
             return cast(io.BufferedIOBase, sys.stdin.buffer)
         file = open(name, "rb")  # noqa: SIM115 - closed by close()
         if self.total_bytes >= 0:
@@ -220,6 +223,7 @@ class _Buffer:
             missing = size - len(self.data)
             more = self._file.read1(_CHUNK_BYTES) if missing <= _CHUNK_BYTES else self._file.read(missing)
             if not more:
+                self.data = self.data or rest  # which is gone, when the file was emptied meanwhile
                 return False
             self.data += more
         return True
