@@ -30,6 +30,7 @@ from vxsniff.app.banner import log_start, ports_in_words, where
 from vxsniff.app.build import build
 from vxsniff.app.control import ControlServer
 from vxsniff.app.copies import Copies
+from vxsniff.app.doctor import watch_running
 from vxsniff.app.inherited import Inherited
 from vxsniff.app.ledger import Ledger
 from vxsniff.app.live import LiveCapture, Task
@@ -328,8 +329,6 @@ class Worker:
         if word in tasks:
             return live.ask(tasks[word])
         if words[:1] == ["watch"] and len(words) == 2:
-            from vxsniff.app.doctor import watch_running  # where nobody asks, a start does not wait for it
-
             try:
                 seconds = values.parse_seconds(words[1])
                 return True, json.dumps(watch_running(self._settings, live, self.pipeline, self.look, seconds))
