@@ -82,6 +82,8 @@ def _round(process: subprocess.Popen[bytes], port: int, datagrams: list[bytes], 
             last = now
         time.sleep(0.005)  # a look costs something on the cores that are measured
     time.sleep(0.3)
+    if last[0] <= begun[0]:
+        raise RuntimeError("the workers were never seen at work together")
     took_bytes = sum(begun[1]) - sum(last[1])
     return EACH * workers * took_bytes / sum(full) / (last[0] - begun[0])
 
