@@ -386,3 +386,37 @@ def test_what_follows_an_answer_that_waits_for_its_request_is_bounded():
     assert play.pipeline.http.blocked == {}
     play.finish()
     check_counters(play)
+
+
+def test_after_a_loss_no_answer_that_waits_takes_the_next_one_for_its_body():
+    """The server's side alone, picked up midway: a chunked answer without its request, and its end is lost."""
+    play = Play()
+    conversation = Conversation(*ENDS)
+    begun = conversation.send(SERVER, answer(status="200 OK")[:17] + b"Transfer-Encoding: chunked\r\n\r\n64\r\nhalf")[
+        :1
+    ]
+    conversation.send(SERVER, b"x" * 500)  # never captured
+    after = [conversation.send(SERVER, head)[0] for head in (answer(), b"HTTP/1.1 204 No Content\r\n\r\n")]
+    play.frames(begun).wait(10)
+    play.frames(after[:1]).wait(1.5)
+    play.frames(after[1:])
+    play.finish()
+    assert play.pipeline.http.counters.orphans == 3
+    check_counters(play)
+
+
+def test_behind_an_upgrade_that_was_not_taken_a_body_that_looks_like_a_request_is_a_body():
+    upgrade = get("/a", "Upgrade: h2c", "Connection: Upgrade")
+    inner = get("/inner")
+    request = post("/b", inner)
+    calls = calls_of(
+        (CLIENT, upgrade),
+        (CLIENT, request[: -len(inner)]),
+        (CLIENT, inner),
+        (SERVER, answer(b"no")),
+        (SERVER, answer(b"yes")),
+    )
+    assert summary(calls) == [
+        ("GET", f"{URL}/a", "200", None, "no"),
+        ("POST", f"{URL}/b", "200", inner.decode(), "yes"),
+    ]

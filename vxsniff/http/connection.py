@@ -119,7 +119,7 @@ class HttpConnection(Consumer, Owner):
         self._requests = MessageStream(True, self, shared.request_heads, shared.budget, shared.body_limit_bytes)
         self._responses = MessageStream(False, self, shared.response_heads, shared.budget, shared.body_limit_bytes)
         self._answering: Exchange | None = None  # whose response is being read
-        self._answered: list[Exchange] | None = None  # whose response was whole before the request was: few ever are
+        self._answered: Exchange | None = None  # whose response was whole before its request, the last one, is
         self._answer_start = -1  # where the 1xx responses before the final one began
         self._has_waited = False
         self._undecided: list[bytes] = [b"", b""]
@@ -169,8 +169,9 @@ class HttpConnection(Consumer, Owner):
             messages.end(ts_ns)
 
     def closed(self, ts_ns: int) -> None:
-        self.wait_is_over()
-        if self._requests.blocked:
+        while self._responses.blocked:  # and then the next that stood behind it
+            self.wait_is_over()
+        while self._requests.blocked:
             self._requests.resume(True)
         self._requests.end(ts_ns)
         self._responses.end(ts_ns)
@@ -223,8 +224,8 @@ class HttpConnection(Consumer, Owner):
     def _leave(self) -> None:
         """Ends everything that is open."""
         answered, self._answered = self._answered, None
-        for exchange in answered or ():
-            self._emit(exchange)
+        if answered is not None:
+            self._emit(answered)
         answering, self._answering = self._answering, None
         if answering is not None:
             self._emit(answering)
@@ -369,20 +370,15 @@ class HttpConnection(Consumer, Owner):
         """Its response is whole, and it is no longer the one that is being read."""
         if exchange.request.complete:
             self._emit(exchange)
-        elif self._answered is None:
-            self._answered = [exchange]
         else:
-            self._answered.append(exchange)
+            self._answered = exchange
 
     def _asked(self, request: Message) -> None:
         """A request is whole."""
-        if self._answered is None:
-            return
-        for exchange in self._answered:
-            if exchange.request is request:
-                self._answered.remove(exchange)
-                self._emit(exchange)
-                break
+        exchange = self._answered
+        if exchange is not None and exchange.request is request:
+            self._answered = None
+            self._emit(exchange)
 
     def _emit(self, exchange: Exchange) -> None:
         """Both messages are here, or all of them that ever will be; nobody here keeps it any more."""

@@ -136,6 +136,7 @@ class MessageStream:
         if self.blocked:
             if self.start_may_follow and not self.backlog and sniff.looks_like_start(data):
                 self.blocked = False  # the upgrade was not taken: HTTP goes on
+                self.start_may_follow = False
             else:
                 self._defer(_DATA, seq, ack, ts_ns, data)
                 return
@@ -447,6 +448,7 @@ class MessageStream:
         self.message = None
         self._head_waits = False
         self._chunks = None
+        self.start_may_follow = False
         self._state = SEARCH
         self._owner.boundary_lost(self._is_request, message)
 
