@@ -23,6 +23,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     bars = left.barh(names, rates, color=colours)
     left.bar_label(bars, labels=[f"{rate:,.0f}" for rate in rates], padding=4)
     left.set_xlim(0, max(rates) * 1.2)
+    left.locator_params(axis="x", nbins=5)
+    left.xaxis.set_major_formatter("{x:,.0f}")
     left.set_title("API calls a second of one core, from a capture file", loc="left", fontsize=10)
     left.set_xlabel("calls/s (Suricata: headers only; tshark: four fields)", fontsize=9)
     for (name, figures), style in zip(found["live"]["builds"].items(), ("o--", "o-"), strict=False):

@@ -86,17 +86,16 @@ def run(folder: Path, compiled: str | None) -> dict[str, Any]:
 
 
 def _highest(path: Path, tree: Path, *options: str, url: str = "/dev/null", cores: str = "0") -> dict[str, Any]:
-    """Steps of rates, and the best of those without loss."""
-    rate, steps = FIRST_RATE, []
-    while not steps or steps[-1]["loss"] <= LOSS:
-        steps.append(_step(path, tree, rate, url, cores, options))
-        if steps[-1]["sent_per_s"] < 0.9 * rate:
-            break  # the sender can't send faster
-        rate *= STEP
-    low, high = rate / STEP**2, rate / STEP
-    for _ in range(HALVINGS):
-        steps.append(_step(path, tree, (low + high) / 2, url, cores, options))
-        low, high = ((low + high) / 2, high) if steps[-1]["loss"] <= LOSS else (low, (low + high) / 2)
+    """Steps of rates, and the best of those without loss: where the loss begins, or the most that could be sent."""
+    steps = [_step(path, tree, FIRST_RATE, url, cores, options)]
+    low, high = 0.0, FIRST_RATE
+    while steps[-1]["loss"] <= LOSS and steps[-1]["sent_per_s"] >= 0.9 * high:
+        low, high = high, high * STEP
+        steps.append(_step(path, tree, high, url, cores, options))
+    for _ in range(HALVINGS if steps[-1]["loss"] > LOSS else 0):
+        middle = (low + high) / 2
+        steps.append(_step(path, tree, middle, url, cores, options))
+        low, high = (middle, high) if steps[-1]["loss"] <= LOSS else (low, middle)
     steps.sort(key=lambda step: step["sent_per_s"])
     best = max((step for step in steps if step["loss"] <= LOSS), key=lambda step: step["sent_per_s"], default=steps[0])
     return {"steps": steps, "best": best}
