@@ -10,6 +10,7 @@ from vxsniff.http.budget import Budget
 from vxsniff.http.headers import NO_HEADERS, Header, Headers
 
 JOINED_BYTES: Final = 8192
+"""Up to so much of a body is joined anew with the next piece; what is longer grows in place."""
 OVERHEAD_BYTES: Final = 1024
 """What a message costs besides the bytes of its head and body: objects, integers, a tuple for each header."""
 
@@ -100,7 +101,6 @@ class Message:
         if not kept:
             self.body = data
         elif isinstance(body, bytes):
-            # Few pieces are joined at once; of many, each would copy all that came before it.
             self.body = body + data if kept < JOINED_BYTES else bytearray(body) + data
         else:
             body += data
