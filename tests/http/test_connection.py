@@ -1,5 +1,7 @@
 """Connections through the whole pipeline: which calls come out of which bytes on the wire."""
 
+import gc
+
 import pytest
 
 from tests.builders import CLIENT, MS, SERVER, Conversation, Endpoint, Play, answer, get, post, talk
@@ -420,3 +422,22 @@ def test_behind_an_upgrade_that_was_not_taken_a_body_that_looks_like_a_request_i
         ("GET", f"{URL}/a", "200", None, "no"),
         ("POST", f"{URL}/b", "200", inner.decode(), "yes"),
     ]
+
+
+def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector():
+    """It runs by how many objects were made: what it has to free stays in memory for minutes."""
+    gc.collect()
+    gc.disable()
+    try:
+        play = Play()
+        for number in range(20):
+            ends = {"client": Endpoint("10.0.0.1", 40000 + number), "server": ENDS[1]}
+            play.frames(talk((CLIENT, post("/a", b"b")), (SERVER, answer(b"c")), **ends))
+            play.frames(
+                talk((CLIENT, get("/open")), **{**ends, "client": Endpoint("10.0.0.2", number + 1)}, close=False)
+            )
+        play.finish()
+        kinds = (connection.HttpConnection, stream.MessageStream)
+        assert not [found for found in gc.get_objects() if isinstance(found, kinds)]
+    finally:
+        gc.enable()

@@ -176,6 +176,8 @@ class HttpConnection(Consumer, Owner):
         self._requests.end(ts_ns)
         self._responses.end(ts_ns)
         self._leave()
+        self._requests.part()
+        self._responses.part()
 
     # ---- roles
 

@@ -76,6 +76,15 @@ class Owner:
         raise NotImplementedError
 
 
+class _Nobody(Owner):
+    """The owner of streams that are over."""
+
+    __slots__ = ()
+
+
+_NOBODY: Final = _Nobody()
+
+
 class MessageStream:
     """See the module's docstring. `blocked` streams keep what they are given until `resume`.
 
@@ -251,6 +260,12 @@ class MessageStream:
         if self.message is not None:
             self.message.release()
             self.message = None
+
+    def part(self) -> None:
+        """The connection is over, and nothing follows. A stream and its owner would keep each other in memory until the
+        garbage collector looks at what is old, which is seldom (vxsniff.app.memory).
+        """
+        self._owner = _NOBODY
 
     # ---- the states
 
