@@ -409,8 +409,7 @@ class HttpConnection(Consumer, Owner):
         given_up, self._pairing.given_up = self._pairing.given_up, 0
         self._shared.counters.responses_lost += given_up
         self._shared.open_requests -= given_up
-        if not self._pairing.pending and self in self._shared.unanswered:
-            del self._shared.unanswered[self]
+        self._waits_no_more()
 
     def _give_up(self, count: int) -> None:
         """The oldest `count` requests that wait are let go."""
@@ -418,8 +417,12 @@ class HttpConnection(Consumer, Owner):
             self._pairing.pending.pop(0).request.release()
             self._shared.counters.unanswered += 1
             self._shared.open_requests -= 1
-        if not self._pairing.pending:
-            self._shared.unanswered.pop(self, None)
+        self._waits_no_more()
+
+    def _waits_no_more(self) -> None:
+        """Unless a request does, there is no deadline to look at."""
+        if not self._pairing.pending and self in self._shared.unanswered:
+            del self._shared.unanswered[self]
 
     def let_go(self, before_ns: int) -> None:
         """Requests that began before that time have waited long enough."""
